@@ -1,0 +1,137 @@
+"""Build the C++ side with CMake against the openmm and torch that this interpreter would import.
+
+Everything else about the package is in pyproject.toml. Nothing is searched for in the environment: paths and versions
+come from asking Python, so `pip install --no-build-isolation .` and its editable form need no variable set.
+"""
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).resolve().parent
+PACKAGE = "openmm_latent"
+SWIG_MINIMUM = (4, 4)
+
+BUILD_INFO = '''"""Written by setup.py: what the C++ side was built against."""
+
+TORCH_VERSION = "{torch}"
+OPENMM_VERSION = "{openmm}"
+NUMPY_VERSION = "{numpy}"
+
+#: Platform -> why its library was not built.
+SKIPPED = {skipped!r}
+'''
+
+
+def refuse(sentence):
+    """End the build with one sentence instead of a traceback."""
+    sys.exit(f"openmm-latent: {sentence}")
+
+
+def package_folder(name):
+    """Return the folder of an importable package without importing it (torch takes seconds)."""
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.origin is None:
+        refuse(
+            f"{name} is not installed where this build runs; install {name} first, then run "
+            f"`pip install --no-build-isolation .` so that the build sees it."
+        )
+    return Path(spec.origin).parent
+
+
+def openmm_root():
+    """Return the folder that holds OpenMM's include and lib, as OpenMM itself states it."""
+    package_folder("openmm")
+    from openmm.version import openmm_library_path
+
+    root = Path(openmm_library_path).parent
+    if not (root / "include" / "swig" / "OpenMMSwigHeaders.i").exists():
+        refuse(f"openmm in {root} carries no SWIG headers; install the openmm wheel, 8.5 or newer.")
+    return root
+
+
+def find_program(name):
+    """Return a program of this interpreter's environment, or one on the PATH."""
+    for folder in (sysconfig.get_path("scripts"), str(Path(sys.executable).parent), None):
+        found = shutil.which(name, path=folder)
+        if found:
+            return found
+    refuse(f"the program {name} was not found; `pip install {name}` gives it, then run this build again.")
+
+
+def find_swig():
+    """Return swig, new enough to share types with the openmm wheel."""
+    swig = find_program("swig")
+    text = subprocess.run([swig, "-version"], capture_output=True, text=True, check=True).stdout
+    version = tuple(int(part) for part in re.search(r"SWIG Version (\d+)\.(\d+)", text).groups())
+    if version < SWIG_MINIMUM:
+        refuse(f"swig in {swig} is {version[0]}.{version[1]}, 4.4 or newer is needed; `pip install 'swig>=4.4'`.")
+    return swig
+
+
+def numpy_include():
+    """Return the folder with numpy/arrayobject.h."""
+    package_folder("numpy")
+    import numpy
+
+    return numpy.get_include()
+
+
+def read_skipped(build_folder):
+    """Return the platforms that CMake left out, with its reasons."""
+    lines = (build_folder / "skipped.txt").read_text().splitlines()
+    pairs = (line.split("=", 1) for line in lines)
+    return {platform: reason for platform, reason in pairs if reason}
+
+
+class CMakeBuild(build_ext):
+    """Configure, build and install cpp/ into the package folder, whatever that is (a wheel's or the source's)."""
+
+    def run(self):
+        """Build all libraries, then write `_build_info.py` beside them."""
+        destination = (ROOT if self.inplace else Path(self.build_lib).resolve()) / PACKAGE
+        options = {
+            "LATENT_OPENMM_ROOT": openmm_root(),
+            "LATENT_TORCH_ROOT": package_folder("torch"),
+            "LATENT_NUMPY_INCLUDE": numpy_include(),
+            "LATENT_SWIG": find_swig(),
+            "Python_EXECUTABLE": sys.executable,
+            "CMAKE_MAKE_PROGRAM": find_program("ninja"),
+        }
+        versions = {name: importlib.metadata.version(name) for name in ("torch", "openmm", "numpy")}
+        # One build folder an environment and set of versions: a second environment never meets a stale CMake cache.
+        key = hashlib.sha256(repr((options, versions)).encode()).hexdigest()[:8]
+        build_folder = ROOT / "build" / f"cmake-{key}"
+        cmake = find_program("cmake")
+        definitions = [f"-D{name}={value}" for name, value in options.items()]
+        self.cmake(cmake, "-S", ROOT / "cpp", "-B", build_folder, "-G", "Ninja", "--log-level=NOTICE", *definitions)
+        self.cmake(cmake, "--build", build_folder, "--parallel", self.parallel or 2)
+        self.cmake(cmake, "--install", build_folder, "--prefix", destination)
+        skipped = read_skipped(build_folder)
+        (destination / "_build_info.py").write_text(BUILD_INFO.format(**versions, skipped=skipped))
+
+    @staticmethod
+    def cmake(*command):
+        """Run one CMake command; its own output tells what went wrong."""
+        if subprocess.run([str(part) for part in command]).returncode:
+            refuse("building the C++ side failed; the lines above say where.")
+
+    def get_outputs(self):
+        """Return nothing: the libraries are found in the package folder, not named one by one."""
+        return []
+
+    def get_output_mapping(self):
+        """Return nothing, for the same reason."""
+        return {}
+
+
+setup(ext_modules=[Extension(f"{PACKAGE}._openmmlatent", sources=[])], cmdclass={"build_ext": CMakeBuild})

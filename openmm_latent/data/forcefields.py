@@ -30,9 +30,7 @@ def force_field(solvent: str) -> app.ForceField:
     return app.ForceField(*_XML[solvent])
 
 
-def build_system(
-    topology: app.Topology, solvent: str = "obc2", *, hydrogen_mass: float | None = None
-) -> openmm.System:
+def build_system(topology: app.Topology, solvent: str = "obc2", *, hydrogen_mass: float | None = None) -> openmm.System:
     """Build a System: bonds to hydrogen constrained, centre-of-mass motion removed.
 
     Parameters
@@ -59,7 +57,7 @@ def build_system(
     if solvent == "tip3p":
         require(
             topology.getPeriodicBoxVectors() is not None,
-            "solvent 'tip3p' needs a topology with a periodic box and its water; let `generate --solvent tip3p` make one",
+            "solvent 'tip3p' needs a topology with a box and its water; `generate --solvent tip3p` makes one",
         )
         options |= {"nonbondedMethod": app.PME, "nonbondedCutoff": 0.9 * unit.nanometer}
     else:
@@ -84,11 +82,9 @@ def use_native_gb(system: openmm.System) -> openmm.System:
     | sr, scaled `or` | scale = sr / or |
     | 28.3919551 (or + 0.149)² (radius / B)⁶ | surface-area energy 2.25936 kJ/mol/nm² |
     """
-    for index, force in enumerate(system.getForces()):
-        if isinstance(force, openmm.CustomGBForce):
-            break
-    else:
-        raise LatentError("system has no CustomGBForce to replace; build it with implicit/obc2.xml")
+    found = [i for i, force in enumerate(system.getForces()) if isinstance(force, openmm.CustomGBForce)]
+    require(len(found) == 1, f"system must have one CustomGBForce to replace, got {len(found)}; use implicit/obc2.xml")
+    force = system.getForce(found[0])
     names = [force.getPerParticleParameterName(i) for i in range(force.getNumPerParticleParameters())]
     require(
         names == ["charge", "or", "sr"],
@@ -102,6 +98,6 @@ def use_native_gb(system: openmm.System) -> openmm.System:
     for i in range(force.getNumParticles()):
         charge, offset_radius, scaled_radius = force.getParticleParameters(i)
         native.addParticle(charge, offset_radius + _RADIUS_OFFSET, scaled_radius / offset_radius)
-    system.removeForce(index)
+    system.removeForce(found[0])
     system.addForce(native)
     return system

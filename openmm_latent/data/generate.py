@@ -37,7 +37,7 @@ Progress = Callable[[int, int, int], None]
 
 @dataclass(frozen=True)
 class GenerateConfig:
-    """What to run. Two runs of the same configuration on the same machine and the Reference platform are equal bit for bit."""
+    """What to run; on the Reference platform the same configuration gives the same bits each time."""
 
     solvent: str = "obc2"  # "obc2" implicit, "vacuum", or "tip3p" explicit
     temperature: float = 300.0  # [K]
@@ -67,7 +67,8 @@ class GenerateConfig:
             f"timestep {self.timestep} ps needs heavier hydrogens; give hydrogen_mass=3 or a timestep of 0.002 ps",
         )
         require(
-            self.timestep <= 0.005, f"timestep must not exceed 0.005 ps, got {self.timestep} (it is in ps: 2 fs is 0.002)"
+            self.timestep <= 0.005,
+            f"timestep must not exceed 0.005 ps, got {self.timestep} (it is in ps: 2 fs is 0.002)",
         )
         n_steps = self.frame_spacing / self.timestep
         require(
@@ -75,7 +76,8 @@ class GenerateConfig:
             f"frame_spacing must be a multiple of the timestep ({self.timestep} ps), got {self.frame_spacing} ps",
         )
         require(
-            self.n_frames >= 1, f"duration {self.duration} ps is shorter than one frame spacing ({self.frame_spacing} ps)"
+            self.n_frames >= 1,
+            f"duration {self.duration} ps is shorter than one frame spacing ({self.frame_spacing} ps)",
         )
 
     @property
@@ -144,7 +146,7 @@ def _prepared_structure(pdb: Path, top: Path, config: GenerateConfig) -> Path:
     notes = top.with_suffix(".prepared.json")
     require(
         not (top.exists() and pdb.exists() and top.samefile(pdb)),
-        f"out (--out) {top.parent} is the folder of the input {pdb.name}, which the prepared structure would overwrite; "
+        f"out (--out) {top.parent} holds the input {pdb.name}, which the prepared structure would overwrite; "
         f"give another folder",
     )
     require(pdb.is_file(), f"PDB file {pdb} does not exist; check the name")
@@ -249,8 +251,8 @@ class _Replica:
                 self.simulation.context.loadCheckpoint(checkpoint)
             except (ValueError, KeyError, openmm.OpenMMException) as error:
                 raise LatentError(
-                    f"{self.resume_file} cannot be loaded ({' '.join(str(error).split())[:120]}); it belongs to another "
-                    f"machine, platform or OpenMM, or is damaged: use those, or remove it to start this replica anew"
+                    f"{self.resume_file} cannot be loaded ({' '.join(str(error).split())[:120]}); it belongs to "
+                    f"another machine, platform or OpenMM, or is damaged: use those, or remove it to start this replica anew"
                 ) from error
         self.n_done = header["n_done"]
         n_bytes = self.xtc.stat().st_size if self.xtc.exists() else 0

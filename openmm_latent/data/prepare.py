@@ -44,7 +44,7 @@ def prepare(
     ph: float = 7.0,
     seed: int = 1,
     remove_heterogens: bool = False,
-    padding: float = 1.0,
+    padding: float = 1.2,
     ionic_strength: float = 0.15,
 ) -> Prepared:
     """Complete a PDB file with pdbfixer.
@@ -64,7 +64,7 @@ def prepare(
     remove_heterogens : bool
         Leave out ligands and additives instead of refusing them.
     padding : float
-        [nm] between solute and box face.
+        [nm] of water between a solute and its next image.
     ionic_strength : float
         [mol/l]
 
@@ -79,10 +79,14 @@ def prepare(
     require(path.is_file(), f"PDB file {path} does not exist; check the name")
     field = force_field(solvent)
     try:
-        fixer = PDBFixer(filename=str(path), platform=Platform.getPlatform("Reference"))
+        kind = "pdbxfile" if path.suffix.lower() in {".cif", ".mmcif", ".pdbx"} else "pdbfile"
+        with open(path) as handle:
+            fixer = PDBFixer(**{kind: handle}, platform=Platform.getPlatform("Reference"))
     except Exception as error:  # the parser raises whatever the broken line makes it raise
         raise LatentError(f"PDB file {path} cannot be read ({' '.join(str(error).split())[:160]})") from error
-    require(fixer.topology.getNumAtoms() > 0, f"PDB file {path} has no atoms; give the structure of a protein or peptide")
+    require(
+        fixer.topology.getNumAtoms() > 0, f"PDB file {path} has no atoms; give the structure of a protein or peptide"
+    )
     notes: list[str] = []
     with _seeded(seed):
         _standardise(fixer, path, remove_heterogens, notes)
@@ -141,9 +145,7 @@ def _complete(fixer, seed: int, notes: list[str]) -> None:
     fixer.findMissingResidues()
     lengths = [len(list(chain.residues())) for chain in fixer.topology.chains()]
     fixer.missingResidues = {
-        (chain, place): names
-        for (chain, place), names in fixer.missingResidues.items()
-        if 0 < place < lengths[chain]
+        (chain, place): names for (chain, place), names in fixer.missingResidues.items() if 0 < place < lengths[chain]
     }
     for (chain, place), names in fixer.missingResidues.items():
         notes.append(f"loop {'-'.join(names)} modelled in chain {chain} after residue {place}: check it")

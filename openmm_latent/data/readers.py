@@ -92,7 +92,9 @@ def _stream(path: Path, mdtraj_topology: Any, atoms: np.ndarray) -> Iterator[Chu
         n_read += part.n_frames
         boxes = part.unitcell_vectors
         has_box = boxes is not None and bool(np.all(np.isfinite(boxes)) and np.any(boxes != 0.0))
-        yield Chunk(part.xyz[:, atoms], np.asarray(part.time, dtype=float) if is_timed else None, boxes if has_box else None)
+        yield Chunk(
+            part.xyz[:, atoms], np.asarray(part.time, dtype=float) if is_timed else None, boxes if has_box else None
+        )
     if path.suffix.lower() == ".dcd":
         n_promised = _frames_in_dcd_header(path)
         require(
@@ -108,7 +110,9 @@ def _stream_hdf5(path: Path, atoms: np.ndarray) -> Iterator[Chunk]:
     from mdtraj.utils import lengths_and_angles_to_box_vectors
 
     with h5py.File(path, "r") as store:
-        require("coordinates" in store, f"trajectory file {path} has no 'coordinates' table; expected mdtraj's HDF5 layout")
+        require(
+            "coordinates" in store, f"trajectory file {path} has no 'coordinates' table; expected mdtraj's HDF5 layout"
+        )
         n_frames, n_atoms = store["coordinates"].shape[:2]
         step = max(1, _CHUNK_ATOMS // max(1, n_atoms))
         for start in range(0, n_frames, step):

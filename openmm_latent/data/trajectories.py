@@ -17,7 +17,29 @@ from openmm_latent.data.readers import Chunk, read_chunks
 from openmm_latent.errors import LatentError, require
 
 #: Residues that models never see unless their atoms are named one by one.
-SOLVENT = frozenset("HOH WAT H2O TIP3 TP3 SOL NA CL K NA+ CL- K+ SOD CLA POT LI MG CA2 CES CS RB".split())
+SOLVENT = frozenset(
+    [
+        "HOH",
+        "WAT",
+        "H2O",
+        "TIP3",
+        "TP3",
+        "SOL",
+        "NA",
+        "NA+",
+        "SOD",
+        "CL",
+        "CL-",
+        "CLA",
+        "K",
+        "K+",
+        "POT",
+        "LI",
+        "MG",
+        "CS",
+        "RB",
+    ]
+)
 #: Two frame spacings count as equal when they differ by less than this fraction.
 _SPACING_TOLERANCE = 1e-3
 
@@ -69,7 +91,8 @@ class TrajectorySet:
             `lag_time` is not a positive multiple of the frame spacing.
         """
         require(
-            np.isfinite(lag_time) and lag_time > 0, f"lag_time must be a positive time in ps, got {lag_time}; give e.g. 10"
+            np.isfinite(lag_time) and lag_time > 0,
+            f"lag_time must be a positive time in ps, got {lag_time}; give e.g. 10",
         )
         n_frames = round(lag_time / self.frame_spacing)
         is_multiple = abs(n_frames * self.frame_spacing - lag_time) <= _SPACING_TOLERANCE * self.frame_spacing
@@ -105,8 +128,10 @@ class TrajectorySet:
 
     def split_chronological(self, fraction: float) -> tuple[TrajectorySet, TrajectorySet]:
         """Split every file in time: its first `fraction` to train on, the rest to test on."""
-        require(0.0 < fraction < 1.0, f"fraction must lie between 0 and 1, got {fraction}; 0.8 trains on the first 80 %")
-        cuts = [int(round(fraction * len(part))) for part in self.positions]
+        require(
+            0.0 < fraction < 1.0, f"fraction must lie between 0 and 1, got {fraction}; 0.8 trains on the first 80 %"
+        )
+        cuts = [round(fraction * len(part)) for part in self.positions]
         train = [part[:cut] for part, cut in zip(self.positions, cuts, strict=True)]
         test = [part[cut:] for part, cut in zip(self.positions, cuts, strict=True)]
         for name, parts in (("training", train), ("test", test)):
@@ -118,7 +143,7 @@ class TrajectorySet:
         return self._part(train, self.files, f"first {fraction}"), self._part(test, self.files, f"after {fraction}")
 
     def split_by_file(self, test_files: int | Sequence[str]) -> tuple[TrajectorySet, TrajectorySet]:
-        """Split by file: the last `test_files` files, or the files with these names, to test on and the rest to train on."""
+        """Split by file: test on the last `test_files` files, or on those named, and train on the rest."""
         if isinstance(test_files, int):
             is_test = [i >= len(self.files) - test_files for i in range(len(self.files))]
         else:
@@ -221,7 +246,9 @@ def load_topology(top: str | Path | app.Topology) -> tuple[app.Topology, np.ndar
         raise LatentError(
             f"topology file {path} cannot be read ({reason}); give a PDB, mmCIF, prmtop, psf or gro file to top (--top)"
         ) from error
-    require(topology.getNumAtoms() > 0, f"topology file {path} has no atoms; give the PDB file of the system to top (--top)")
+    require(
+        topology.getNumAtoms() > 0, f"topology file {path} has no atoms; give the PDB file of the system to top (--top)"
+    )
     return topology, positions
 
 

@@ -114,7 +114,7 @@ def test_split_molecules_are_joined_in_a_triclinic_box() -> None:
     rng = np.random.default_rng(3)
     box = np.array([[3.0, 0, 0], [1.0, 2.8, 0], [-1.0, 0.9, 2.6]])
     chain = np.cumsum(0.09 * rng.standard_normal((12, 3)), axis=0)
-    partner = chain[:5] + [0.4, 0.3, -0.3]
+    partner = chain[:5] + np.array([0.4, 0.3, -0.3])
     reference = np.concatenate([chain, partner])
     bonds = [(i, i + 1) for i in range(11)] + [(i, i + 1) for i in range(12, 16)]
     walk, molecules = bond_walk(17, bonds)
@@ -146,28 +146,28 @@ def test_truncated_file(traj: mdtraj.Trajectory, tmp_path: Path, suffix: str) ->
     traj.save(str(path))
     content = path.read_bytes()
     path.write_bytes(content[: int(0.713 * len(content))])  # inside a frame: a cut between two cannot be seen
-    with pytest.raises(LatentError, match="truncated|uneven time stamps"):
+    with pytest.raises(LatentError, match=r"truncated|uneven time stamps"):
         load_trajectories(ADP, path)
 
 
 def test_unreadable_file(tmp_path: Path) -> None:
     path = tmp_path / "run.xtc"
     path.write_bytes(b"not a trajectory at all, only words " * 20)
-    with pytest.raises(LatentError, match="cannot be read as .xtc"):
+    with pytest.raises(LatentError, match=r"cannot be read as .xtc"):
         load_trajectories(ADP, path)
-    with pytest.raises(LatentError, match="does not exist; check the name given to files"):
+    with pytest.raises(LatentError, match=r"does not exist; check the name given to files"):
         load_trajectories(ADP, tmp_path / "absent.xtc")
     strange = tmp_path / "run.docx"
     strange.write_bytes(b"words")
-    with pytest.raises(LatentError, match="cannot be read as .docx"):
+    with pytest.raises(LatentError, match=r"cannot be read as .docx"):
         load_trajectories(ADP, strange)
 
 
 def test_empty_file(tmp_path: Path) -> None:
     (tmp_path / "run.xtc").write_bytes(b"")
-    with pytest.raises(LatentError, match="holds no frames|cannot be read"):
+    with pytest.raises(LatentError, match=r"holds no frames|cannot be read"):
         load_trajectories(ADP, tmp_path / "run.xtc")
-    with pytest.raises(LatentError, match="files .--traj. is empty"):
+    with pytest.raises(LatentError, match=r"files .--traj. is empty"):
         load_trajectories(ADP, [])
 
 
@@ -175,7 +175,7 @@ def test_coordinates_that_are_not_numbers(traj: mdtraj.Trajectory, tmp_path: Pat
     broken = traj[:]
     broken.xyz[17, 3, 1] = np.nan
     broken.save(str(tmp_path / "run.trr"))
-    with pytest.raises(LatentError, match="not numbers in frame 17"):
+    with pytest.raises(LatentError, match=r"not numbers in frame 17"):
         load_trajectories(ADP, tmp_path / "run.trr")
 
 
@@ -183,23 +183,23 @@ def test_frames_on_one_point(traj: mdtraj.Trajectory, tmp_path: Path) -> None:
     broken = traj[:]
     broken.xyz[30] = 0.0
     broken.save(str(tmp_path / "run.xtc"))
-    with pytest.raises(LatentError, match="all atoms on one point in frame 30"):
+    with pytest.raises(LatentError, match=r"all atoms on one point in frame 30"):
         load_trajectories(ADP, tmp_path / "run.xtc", stride=5)
 
 
 def test_uneven_and_differing_time_stamps(traj: mdtraj.Trajectory, xtc: Path, tmp_path: Path) -> None:
     gap = traj[list(range(10)) + list(range(12, 30))]
     gap.save(str(tmp_path / "gap.xtc"))
-    with pytest.raises(LatentError, match="frame 10 comes 6 ps after frame 9, most come after 2 ps"):
+    with pytest.raises(LatentError, match=r"frame 10 comes 6 ps after frame 9, most come after 2 ps"):
         load_trajectories(ADP, tmp_path / "gap.xtc")
     traj[::2].save(str(tmp_path / "slow.xtc"))
-    with pytest.raises(LatentError, match="different frame spacings: .*run.xtc 2 ps, .*slow.xtc 4 ps"):
+    with pytest.raises(LatentError, match=r"different frame spacings: .*run.xtc 2 ps, .*slow.xtc 4 ps"):
         load_trajectories(ADP, [xtc, tmp_path / "slow.xtc"])
 
 
 def test_a_format_without_time_asks_for_it(traj: mdtraj.Trajectory, tmp_path: Path) -> None:
     traj.save(str(tmp_path / "run.dcd"))
-    with pytest.raises(LatentError, match="stores no time between frames; give frame_spacing"):
+    with pytest.raises(LatentError, match=r"stores no time between frames; give frame_spacing"):
         load_trajectories(ADP, tmp_path / "run.dcd")
     (tmp_path / "run.json").write_text('{"frame_spacing": 2.0}')
     assert load_trajectories(ADP, tmp_path / "run.dcd").frame_spacing == 2.0
@@ -213,12 +213,12 @@ def test_lag_time_not_a_multiple(xtc: Path, lag_time: float) -> None:
 
 @pytest.mark.parametrize("lag_time", [0.0, -2.0, float("nan")])
 def test_lag_time_not_a_time(xtc: Path, lag_time: float) -> None:
-    with pytest.raises(LatentError, match="lag_time must be a positive time in ps"):
+    with pytest.raises(LatentError, match=r"lag_time must be a positive time in ps"):
         load_trajectories(ADP, xtc).lag_pairs(lag_time)
 
 
 def test_lag_time_longer_than_every_file(xtc: Path) -> None:
-    with pytest.raises(LatentError, match="lag_time 80 ps is 40 frames, but the longest file has 40 frames"):
+    with pytest.raises(LatentError, match=r"lag_time 80 ps is 40 frames, but the longest file has 40 frames"):
         load_trajectories(ADP, xtc).lag_pairs(80.0)
 
 
@@ -227,25 +227,27 @@ def test_mixed_temperatures(xtc: Path, tmp_path: Path) -> None:
     shutil.copy(xtc, other)
     xtc.with_suffix(".json").write_text('{"temperature": 300.0}')
     other.with_suffix(".json").write_text('{"temperature": 400.0}')
-    with pytest.raises(LatentError, match="differ in temperature: .* has 300.0, .* has 400.0; train one model on each"):
+    with pytest.raises(
+        LatentError, match=r"differ in temperature: .* has 300.0, .* has 400.0; train one model on each"
+    ):
         load_trajectories(ADP, [xtc, other])
     other.with_suffix(".json").write_text("{temperature")
-    with pytest.raises(LatentError, match="is not valid JSON"):
+    with pytest.raises(LatentError, match=r"is not valid JSON"):
         load_trajectories(ADP, [xtc, other])
 
 
 def test_wrong_arguments(xtc: Path) -> None:
-    with pytest.raises(LatentError, match="stride must be a positive whole number, got 0"):
+    with pytest.raises(LatentError, match=r"stride must be a positive whole number, got 0"):
         load_trajectories(ADP, xtc, stride=0)
-    with pytest.raises(LatentError, match="atoms must be 'heavy', 'all' or a list of indices, got 'CA'"):
+    with pytest.raises(LatentError, match=r"atoms must be 'heavy', 'all' or a list of indices, got 'CA'"):
         load_trajectories(ADP, xtc, atoms="CA")
-    with pytest.raises(LatentError, match="atoms must be different indices from 0 to 21"):
+    with pytest.raises(LatentError, match=r"atoms must be different indices from 0 to 21"):
         load_trajectories(ADP, xtc, atoms=[1, 22])
-    with pytest.raises(LatentError, match="fraction must lie between 0 and 1, got 1.5"):
+    with pytest.raises(LatentError, match=r"fraction must lie between 0 and 1, got 1.5"):
         load_trajectories(ADP, xtc).split_chronological(1.5)
-    with pytest.raises(LatentError, match="at least one file on each side, got 1 of 1 files"):
+    with pytest.raises(LatentError, match=r"at least one file on each side, got 1 of 1 files"):
         load_trajectories(ADP, xtc).split_by_file(1)
-    with pytest.raises(LatentError, match="topology file .* does not exist"):
+    with pytest.raises(LatentError, match=r"topology file .* does not exist"):
         load_trajectories("absent.pdb", xtc)
-    with pytest.raises(LatentError, match="frame_spacing must be a positive time"):
+    with pytest.raises(LatentError, match=r"frame_spacing must be a positive time"):
         load_trajectories(ADP, xtc, frame_spacing=-1.0)

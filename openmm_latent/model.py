@@ -17,8 +17,6 @@ TorchScript compiles these methods, so their bodies stay within its subset: no k
 configuration scalars as plain attributes set in `__init__`.
 """
 
-from __future__ import annotations
-
 from typing import List, Tuple  # noqa: UP035  TorchScript reads these annotations
 
 import torch

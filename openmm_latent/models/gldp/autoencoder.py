@@ -1,0 +1,235 @@
+"""GLDP's encoder, poolings and decoders, on structures already superposed on the reference.
+
+| LD-FPG | variable |
+|---|---|
+| h | `encoder_width` |
+| Z_ref, embedding of the reference structure | `reference_embedding` (n_atoms, h) |
+| pooled latent | `latent` (batch, n_latent), standardised |
+"""
+
+from __future__ import annotations
+
+from typing import List  # noqa: UP035  TorchScript reads these annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from openmm_latent.models.gldp.config import GLDPConfig
+from openmm_latent.nn.chebyshev import ChebyshevBasis, ChebyshevConvolution, nearest_neighbour_graph, scaled_laplacian
+
+BACKBONE = frozenset({"N", "CA", "C", "O", "OXT"})
+
+
+class EncoderLayer(nn.Module):
+    """Chebyshev convolution, batch norm, activation."""
+
+    def __init__(self, basis: ChebyshevBasis, n_in: int, n_out: int, activation: nn.Module):
+        super().__init__()
+        self.convolution = ChebyshevConvolution(basis, n_in, n_out)
+        self.norm = nn.BatchNorm1d(n_out)
+        self.activation = activation
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map (batch, n_atoms, n_in) to (batch, n_atoms, n_out)."""
+        mixed = self.convolution(features)
+        return self.activation(self.norm(mixed.transpose(1, 2)).transpose(1, 2))
+
+
+class Encoder(nn.Module):
+    """Four Chebyshev graph convolutions and an L2 norm an atom: (batch, n_atoms, 3) -> (batch, n_atoms, h).
+
+    DISCREPANCY(LD-FPG, section 3.1): positions enter in units of the reference's radius of gyration, and the
+    activations are smooth unless the configuration says "relu", so that restraints on the latent have smooth forces.
+    """
+
+    def __init__(self, reference: np.ndarray, config: GLDPConfig):
+        super().__init__()
+        graph = nearest_neighbour_graph(reference, config.n_neighbours)
+        basis = ChebyshevBasis(scaled_laplacian(graph), config.n_terms)
+        width = config.encoder_width
+        published: List[nn.Module] = [nn.LeakyReLU(), nn.LeakyReLU(), nn.ReLU()]  # noqa: UP006
+        activations = published if config.activation == "relu" else [nn.SiLU(), nn.SiLU(), nn.SiLU()]
+        sizes = (3, width, width)
+        self.layers = nn.Sequential(
+            *[EncoderLayer(basis, n_in, width, act) for n_in, act in zip(sizes, activations, strict=True)]
+        )
+        self.last = ChebyshevConvolution(basis, width, width)
+        self.radius = float(np.sqrt((reference**2).sum(axis=1).mean()))
+
+    def forward(self, superposed: Tensor) -> Tensor:
+        """Embed each atom, unit length."""
+        features = self.last(self.layers(superposed / self.radius))
+        return features / torch.sqrt((features * features).sum(dim=2, keepdim=True) + 1e-12)
+
+
+def adaptive_windows(n_items: int, n_windows: int) -> np.ndarray:
+    """Return adaptive average pooling as a matrix, (n_windows, n_items): rows sum to 1."""
+    matrix = np.zeros((n_windows, n_items))
+    for window in range(n_windows):
+        start, end = window * n_items // n_windows, -(-(window + 1) * n_items // n_windows)
+        matrix[window, start:end] = 1.0 / (end - start)
+    return matrix
+
+
+def _rows(wanted: int, n_atoms: int, config: GLDPConfig) -> int:
+    return max(1, min(wanted, int(np.ceil(config.rows_per_atom * n_atoms)), n_atoms))
+
+
+class Pooling(nn.Module):
+    """Average embeddings over windows of atoms and of features: (batch, n_atoms, h) -> (batch, n_latent).
+
+    Every pooling of LD-FPG is rows @ embedding @ columns with constant matrices; they differ in the rows only.
+
+    Attributes
+    ----------
+    n_latent : int
+    n_first : int
+        Leading latent numbers that belong to the backbone (sequential), else all.
+    is_first : ndarray of bool
+        (n_atoms,) atoms of the first decoder: the backbone (sequential), else all.
+    row_of_atom : ndarray of int
+        (n_atoms,) row of the atom's residue (residue pooling), else zeros.
+    """
+
+    def __init__(self, atoms: list, config: GLDPConfig):
+        super().__init__()
+        n_atoms = len(atoms)
+        self.is_first = np.ones(n_atoms, dtype=bool)
+        self.row_of_atom = np.zeros(n_atoms, dtype=np.int64)
+        if config.pooling == "blind":
+            rows = adaptive_windows(n_atoms, _rows(config.pool_rows, n_atoms, config))
+        elif config.pooling == "residue":
+            residues = {key: i for i, key in enumerate(dict.fromkeys((a.chain, a.residue_index) for a in atoms))}
+            self.row_of_atom = np.array([residues[(a.chain, a.residue_index)] for a in atoms])
+            member = self.row_of_atom[None, :] == np.arange(len(residues))[:, None]
+            rows = member / member.sum(axis=1, keepdims=True)
+        else:
+            rows = self._sequential_rows(atoms, config)
+        self.n_latent = len(rows) * config.pool_columns
+        self.n_columns = config.pool_columns
+        self.n_first = self.n_latent if self.is_first.all() else self.n_backbone_rows * config.pool_columns
+        columns = adaptive_windows(config.encoder_width, config.pool_columns).T
+        self.register_buffer("rows", torch.tensor(rows, dtype=torch.float32))
+        self.register_buffer("columns", torch.tensor(columns, dtype=torch.float32))
+
+    def _sequential_rows(self, atoms: list, config: GLDPConfig) -> np.ndarray:
+        is_backbone = np.array([atom.name in BACKBONE for atom in atoms])
+        if is_backbone.all() or not is_backbone.any():
+            is_backbone[:] = True
+        self.is_first = is_backbone
+        blocks = []
+        for chosen, wanted in ((is_backbone, config.pool_rows), (~is_backbone, config.pool_rows_side_chain)):
+            if not chosen.any():
+                continue
+            n_chosen = int(chosen.sum())
+            block = np.zeros((_rows(wanted, n_chosen, config), len(atoms)))
+            block[:, chosen] = adaptive_windows(n_chosen, len(block))
+            blocks.append(block)
+        self.n_backbone_rows = len(blocks[0])
+        return np.concatenate(blocks)
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        """Pool; latent numbers come window of atoms by window of atoms."""
+        return torch.matmul(torch.matmul(self.rows, embedding), self.columns).flatten(1)
+
+
+class PerAtomDecoder(nn.Module):
+    """The published decoder: one network for all atoms, on [reference embedding of the atom; its latent].
+
+    The first linear layer is written as a sum of two, so that the atom's part and the latent's part are each
+    computed once.
+    """
+
+    def __init__(self, n_context: int, n_layers: int, config: GLDPConfig):
+        super().__init__()
+        width = config.decoder_width
+        make_norm = nn.BatchNorm1d if config.uses_decoder_batch_norm else nn.Identity
+        make_activation = nn.SiLU if config.activation == "silu" else nn.ReLU
+        self.from_context = nn.Linear(n_context, width)
+        self.from_atom = nn.Linear(config.encoder_width, width, bias=False)
+        layers: List[nn.Module] = [make_norm(width), make_activation()]  # noqa: UP006
+        for _ in range(n_layers - 2):
+            layers += [nn.Linear(width, width), make_norm(width), make_activation()]
+        self.layers = nn.Sequential(*layers, nn.Linear(width, 3))
+
+    def forward(self, context: Tensor, reference_embedding: Tensor) -> Tensor:
+        """Map (batch, n_atoms or 1, n_context) and (n_atoms, h) to (batch, n_atoms, 3)."""
+        summed = self.from_context(context) + self.from_atom(reference_embedding)  # (batch, n_atoms, width)
+        n_batch, n_atoms, width = summed.shape
+        return self.layers(summed.reshape(n_batch * n_atoms, width)).reshape(n_batch, n_atoms, 3)
+
+
+class ModulatedDecoder(nn.Module):
+    """A trunk on the latent, shared by all atoms, whose features each atom's reference embedding scales.
+
+    DISCREPANCY(LD-FPG, section 3.3): the published decoder runs all its layers once an atom. Here the deep part sees
+    the latent alone and runs once a frame; an atom takes two small layers. On alanine dipeptide it reconstructs
+    better in a third of the time.
+    """
+
+    def __init__(self, n_context: int, n_layers: int, config: GLDPConfig):
+        super().__init__()
+        width = config.decoder_width
+        sizes = [n_context] + [2 * width] * n_layers
+        trunk: List[nn.Module] = []  # noqa: UP006
+        for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True):
+            trunk += [nn.Linear(n_in, n_out), nn.SiLU()]
+        self.trunk = nn.Sequential(*trunk)
+        self.from_atom = nn.Sequential(nn.Linear(config.encoder_width, width), nn.SiLU(), nn.Linear(width, width))
+        self.scale = nn.Linear(2 * width, width)
+        self.shift = nn.Linear(2 * width, width)
+        self.mix = nn.Linear(width, width)
+        self.out = nn.Linear(width, 3)
+
+    def forward(self, context: Tensor, reference_embedding: Tensor) -> Tensor:
+        """Map (batch, 1, n_context) and (n_atoms, h) to (batch, n_atoms, 3)."""
+        shared = self.trunk(context)
+        features = self.scale(shared) * self.from_atom(reference_embedding) + self.shift(shared)
+        features = features + nn.functional.silu(self.mix(features))
+        return self.out(features)
+
+
+class Decoder(nn.Module):
+    """Standardised latent -> structure in the reference's frame, for every pooling.
+
+    blind: every atom sees the whole latent. residue: as blind (modulated), or the latent of its own residue alone
+    (per atom, as published). sequential: the backbone is decoded from its latent; side chains from the whole latent
+    and the decoded backbone.
+
+    DISCREPANCY(LD-FPG, section 3.3): decoders give displacements from the mean training structure, in units of the
+    root mean square displacement, so that an untrained one already gives a molecule.
+    """
+
+    __constants__ = ("is_sequential",)
+
+    def __init__(self, pooling: Pooling, config: GLDPConfig):
+        super().__init__()
+        make = PerAtomDecoder if config.decoder == "per_atom" else ModulatedDecoder
+        self.sees_own_residue = config.pooling == "residue" and config.decoder == "per_atom"
+        self.is_sequential = not bool(pooling.is_first.all())
+        self.n_first, self.n_columns = pooling.n_first, pooling.n_columns
+        first, second = np.flatnonzero(pooling.is_first), np.flatnonzero(~pooling.is_first)
+        self.register_buffer("first_atoms", torch.tensor(first))
+        self.register_buffer("second_atoms", torch.tensor(second))
+        self.register_buffer("row_of_atom", torch.tensor(pooling.row_of_atom))
+        # atom -> its place among [first atoms, second atoms]
+        self.register_buffer("order", torch.tensor(np.argsort(np.concatenate([first, second]))))
+        n_first_layers = config.decoder_layers_backbone if self.is_sequential else config.decoder_layers
+        n_context = self.n_columns if self.sees_own_residue else self.n_first
+        self.first = make(n_context, n_first_layers, config)
+        if self.is_sequential:
+            self.second = make(pooling.n_latent + 3 * len(first), config.decoder_layers, config)
+
+    def forward(self, latent: Tensor, reference_embedding: Tensor) -> Tensor:
+        """Map (batch, n_latent) and (n_atoms, h) to (batch, n_atoms, 3)."""
+        if self.sees_own_residue:
+            context = latent.reshape(latent.shape[0], -1, self.n_columns)[:, self.row_of_atom]
+        else:
+            context = latent[:, : self.n_first].unsqueeze(1)
+        placed = self.first(context, reference_embedding[self.first_atoms])
+        if self.is_sequential:
+            context = torch.cat([latent, placed.flatten(1)], dim=1).unsqueeze(1)
+            rest = self.second(context, reference_embedding[self.second_atoms])
+            placed = torch.cat([placed, rest], dim=1)[:, self.order]
+        return placed

@@ -1,0 +1,100 @@
+"""What a GLDP model is made of and how it is trained: one frozen dataclass and its named values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from openmm_latent.errors import require
+
+POOLINGS = ("blind", "residue", "sequential")
+DECODERS = ("per_atom", "modulated")
+ACTIVATIONS = ("relu", "silu")
+
+
+@dataclass(frozen=True)
+class GLDPConfig:
+    """Sizes and training of the autoencoder; the propagators have configurations of their own.
+
+    Source: GLDP and LD-FPG; the values of their public code are those of `CONFIGS["paper"]`.
+    """
+
+    # graph and encoder
+    n_neighbours: int = 4  # nearest neighbours in the reference structure
+    n_terms: int = 4  # Chebyshev terms a convolution (the papers' K)
+    encoder_width: int = 16  # features an atom (the papers' h)
+    activation: str = "silu"  # "relu": leaky, leaky, ReLU as published; "silu": smooth, so that slow coordinates are
+
+    # pooling
+    pooling: str = "blind"  # "blind", "residue" or "sequential"
+    pool_rows: int = 24  # windows of atoms (blind), of backbone atoms (sequential); residue pooling has one a residue
+    pool_rows_side_chain: int = 24  # windows of side-chain atoms (sequential)
+    pool_columns: int = 2  # windows of features
+    rows_per_atom: float = 0.6  # at most so many windows an atom: small molecules get a compact latent
+
+    # decoder
+    decoder: str = "modulated"  # "per_atom" as published; "modulated": a trunk on the latent, then a small network an atom
+    decoder_width: int = 64
+    decoder_layers: int = 3  # linear layers (per atom), or of the trunk, twice as wide (modulated)
+    decoder_layers_backbone: int = 3  # the backbone decoder of sequential pooling
+    uses_decoder_batch_norm: bool = False
+
+    # training
+    is_encoder_frozen: bool = False  # True: the decoder trains on the pre-trained encoder, as published
+    pretrain_steps: int = 300  # encoder with a linear head
+    decoder_steps: int = 4000
+    batch_size: int = 256
+    encoder_rate: float = 3e-3  # Adam, peak of a one-cycle schedule
+    decoder_rate: float = 5e-3
+    latent_noise: float = 0.05  # added to standardised latents in training: near latents decode to near structures
+    torsion_weight: float = 10.0  # of 1 - cos; the coordinate error is in units of the data's variance
+    histogram_weight: float = 0.1  # of the soft histogram divergence
+    histogram_bins: int = 36
+    histogram_concentration: float = 100.0  # von Mises kernel, about 6 degrees
+    dihedral_fraction: float = 1.0  # share of batches that carry the dihedral terms
+    validation_fraction: float = 0.1  # last part of every training segment, for early stopping
+    patience: int = 6  # validations without a better loss before it stops
+    validate_every: int = 200  # steps
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot work, each with its sentence."""
+        for name, allowed in (("pooling", POOLINGS), ("decoder", DECODERS), ("activation", ACTIVATIONS)):
+            value = getattr(self, name)
+            require(value in allowed, f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+        positive = "n_neighbours n_terms encoder_width pool_rows pool_rows_side_chain pool_columns decoder_width batch_size"
+        for name in (*positive.split(), "decoder_steps", "validate_every", "patience", "histogram_bins"):
+            require(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
+        require(
+            self.pool_columns <= self.encoder_width,
+            f"pool_columns must not exceed encoder_width={self.encoder_width}, got {self.pool_columns}",
+        )
+        require(
+            0.0 < self.validation_fraction < 1.0,
+            f"validation_fraction must lie between 0 and 1, got {self.validation_fraction}; 0.1 is usual",
+        )
+
+
+#: `tiny` trains in a minute on one core; `paper` has the published sizes (blind pooling, 50 x 2).
+CONFIGS: dict[str, GLDPConfig] = {
+    "tiny": GLDPConfig(),
+    "paper": GLDPConfig(
+        encoder_width=8,
+        activation="relu",
+        pool_rows=50,
+        decoder="per_atom",
+        decoder_width=128,
+        decoder_layers=12,
+        uses_decoder_batch_norm=True,
+        is_encoder_frozen=True,
+        # 4000 epochs at batch 16 in the paper, of 10 000 frames or so
+        pretrain_steps=200_000,
+        decoder_steps=500_000,
+        batch_size=16,
+        encoder_rate=1e-4,
+        decoder_rate=3e-4,
+        latent_noise=0.0,
+        torsion_weight=1.0,
+        dihedral_fraction=0.1,
+        patience=20,
+        validate_every=2000,
+    ),
+}

@@ -1,0 +1,154 @@
+"""GLDP as the exported contract sees it: encode, propagate, decode, slow."""
+
+from __future__ import annotations
+
+from typing import List, Tuple  # noqa: UP035  TorchScript reads these annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from openmm_latent.errors import require
+from openmm_latent.geometry import torsion_quadruples
+from openmm_latent.model import ExplicitLatentModule
+from openmm_latent.models.gldp.autoencoder import Decoder, Encoder, Pooling
+from openmm_latent.models.gldp.config import GLDPConfig
+from openmm_latent.nn.superposition import superpose
+
+TORSION_KINDS = ("phi", "psi", "omega", "chi1", "chi2", "chi3", "chi4")
+
+
+class Persistence(nn.Module):
+    """The propagator of a model that has none yet: the latent stays."""
+
+    n_noise = 0
+
+    def forward(self, latent: Tensor, noise: Tensor) -> Tensor:
+        """Return (batch, n_latent) as it came."""
+        return latent
+
+
+class GLDP(ExplicitLatentModule):
+    """Graph autoencoder, propagator in its standardised latent space, and slow coordinates.
+
+    Parameters
+    ----------
+    config : GLDPConfig
+    atoms : list of AtomRecord
+        Model atoms, in order.
+    reference : ndarray
+        (n_atoms, 3) [nm], the structure on which frames are superposed and from which the graph is made.
+
+    Raises
+    ------
+    LatentError
+        `reference` has another shape, holds NaN, or its atoms lie on one line.
+
+    Source: GLDP, ICLR 2026 (openreview AwowReRWXI), on LD-FPG.
+    """
+
+    def __init__(self, config: GLDPConfig, atoms: list, reference: np.ndarray):
+        super().__init__()
+        reference = np.array(reference, dtype=np.float64)
+        _check_reference(reference, len(atoms))
+        reference -= reference.mean(axis=0)
+        self.config = config
+        self.encoder = Encoder(reference, config)
+        self.pooling = Pooling(atoms, config)
+        self.decoder = Decoder(self.pooling, config)
+        self.propagator: nn.Module = Persistence()
+        self.n_atoms = len(atoms)
+        self.n_latent = self.pooling.n_latent
+        self.n_slow = 0
+        self.n_propagate_noise = 0
+        self.n_decode_noise = 0
+        quadruples = [torsion_quadruples(atoms, kind) for kind in TORSION_KINDS]
+        self.register_buffer("torsions", torch.tensor(np.concatenate(quadruples)))
+        self.register_buffer("reference", torch.tensor(reference))  # float64
+        self.register_buffer("reference_embedding", torch.zeros(self.n_atoms, config.encoder_width))
+        self.register_buffer("mean_structure", torch.tensor(reference, dtype=torch.float32))
+        self.register_buffer("displacement_scale", torch.ones(()))
+        self.register_buffer("latent_mean", torch.zeros(self.n_latent))
+        self.register_buffer("latent_scale", torch.ones(self.n_latent))
+        self.register_buffer("slow_mean", torch.zeros(0))
+        self.register_buffer("slow_matrix", torch.zeros(self.n_latent, 0))
+
+    def encode(self, positions: Tensor) -> Tensor:
+        """Return the standardised latent, (batch, n_latent), of frames at any place and orientation."""
+        superposed = superpose(positions, self.reference)[0].to(torch.float32)
+        return self.encode_superposed(superposed)
+
+    def encode_superposed(self, superposed: Tensor) -> Tensor:
+        """Return the standardised latent of frames that already lie on the reference, (batch, n_atoms, 3) [nm]."""
+        return (self.pooling(self.encoder(superposed)) - self.latent_mean) / self.latent_scale
+
+    def decode(self, latent: Tensor, positions: Tensor, noise: Tensor) -> Tensor:
+        """Return the latent's structure placed on the current frame: (batch, n_atoms, 3) [nm]."""
+        _, rotation, centre = superpose(positions, self.reference)
+        structure = self.decode_superposed(latent).to(torch.float64)
+        placed = torch.matmul(structure, rotation.transpose(1, 2)) + centre
+        return placed.to(torch.float32)
+
+    def decode_superposed(self, latent: Tensor) -> Tensor:
+        """Return the latent's structure as it lies on the reference: (batch, n_atoms, 3) [nm]."""
+        return self.mean_structure + self.displacement_scale * self.decoder(latent, self.reference_embedding)
+
+    def propagate(
+        self,
+        latent: Tensor,
+        state: List[Tensor],  # noqa: UP006
+        noise: Tensor,
+    ) -> Tuple[Tensor, List[Tensor]]:  # noqa: UP006
+        """Move the latent by one lag time."""
+        return self.propagator(latent, noise), state
+
+    def slow(self, latent: Tensor) -> Tensor:
+        """Return the slow coordinates, (batch, n_slow): a linear map of the standardised latent, unit variance."""
+        return torch.matmul(latent - self.slow_mean, self.slow_matrix)
+
+    def set_structure_statistics(self, superposed: Tensor) -> None:
+        """Take mean and displacement scale of training frames (n_frames, n_atoms, 3) [nm] for the decoder."""
+        mean = superposed.double().mean(dim=0)
+        scale = (superposed.double() - mean).pow(2).mean().sqrt().clamp(min=1e-6)
+        self.mean_structure.copy_(mean)
+        self.displacement_scale.copy_(scale)
+
+    def set_reference_embedding(self) -> None:
+        """Freeze what the decoder knows of each atom: the encoder's embedding of the reference."""
+        with torch.no_grad():
+            self.reference_embedding.copy_(self.encoder(self.reference.float().unsqueeze(0))[0])
+
+    def set_latent_statistics(self, mean: Tensor, scale: Tensor) -> None:
+        """Set what standardises the latent, in raw latent units: (n_latent,) each."""
+        self.latent_mean.copy_(mean)
+        self.latent_scale.copy_(scale)
+
+    def set_propagator(self, propagator: nn.Module) -> None:
+        """Put a propagator in; it works in the standardised latent space."""
+        self.propagator = propagator
+        self.n_propagate_noise = int(propagator.n_noise)
+
+    def set_slow(self, mean: np.ndarray, matrix: np.ndarray) -> None:
+        """Set the slow coordinates (latent - mean) @ matrix: (n_latent,) and (n_latent, n_slow)."""
+        require(
+            matrix.ndim == 2 and matrix.shape[0] == self.n_latent,
+            f"matrix must have shape (n_latent={self.n_latent}, n_slow), got {matrix.shape}",
+        )
+        device = self.latent_mean.device
+        self.slow_mean = torch.tensor(mean, dtype=torch.float32, device=device)
+        self.slow_matrix = torch.tensor(matrix, dtype=torch.float32, device=device)
+        self.n_slow = matrix.shape[1]
+
+
+def _check_reference(reference: np.ndarray, n_atoms: int) -> None:
+    require(
+        reference.shape == (n_atoms, 3),
+        f"reference must have shape (n_atoms={n_atoms}, 3) [nm], got {reference.shape}; does it hold the model atoms alone?",
+    )
+    require(bool(np.isfinite(reference).all()), "reference must be finite, got NaN or infinite positions [nm]")
+    spread = np.linalg.svd(reference - reference.mean(axis=0), compute_uv=False)
+    require(
+        n_atoms >= 3 and spread[1] > 1e-3,
+        f"reference needs at least 3 atoms that do not lie on one line to define an orientation, got {n_atoms}; "
+        "choose more model atoms",
+    )

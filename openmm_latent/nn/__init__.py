@@ -1,0 +1,1 @@
+"""Network blocks shared by the families; every `forward` here compiles to TorchScript."""

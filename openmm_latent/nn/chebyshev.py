@@ -1,0 +1,158 @@
+"""Chebyshev graph convolutions on a fixed graph, written for TorchScript.
+
+Source: Defferrard, Bresson and Vandergheynst, "Convolutional neural networks on graphs with fast localized spectral
+filtering", NeurIPS 2016, equation 4.
+
+| symbol | variable |
+|---|---|
+| L | graph Laplacian, 1 - D^(-1/2) A D^(-1/2) |
+| L~ | `scaled_laplacian`, 2 L / lambda_max - 1 |
+| T_k | Chebyshev polynomials, `n_terms` of them |
+| theta_k | rows of `weight` |
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from openmm_latent.errors import require
+
+#: Up to this many atoms all T_k(L~) are kept as one dense matrix: a single product a layer.
+LARGEST_DENSE = 256
+
+
+def nearest_neighbour_graph(positions: np.ndarray, n_neighbours: int) -> np.ndarray:
+    """Connect each atom with its nearest neighbours, both ways, without self loops.
+
+    DISCREPANCY(LD-FPG, section 3.1): the public code keeps the directed edges and rebuilds them per frame; here an
+    edge counts in both directions, so that the Laplacian is symmetric, and the graph is that of one structure.
+
+    Parameters
+    ----------
+    positions : ndarray
+        (n_atoms, 3) [nm]
+    n_neighbours : int
+        Neighbours an atom; all others where there are fewer atoms.
+
+    Returns
+    -------
+    ndarray
+        (n_atoms, n_atoms) of bool, symmetric, False on the diagonal
+    """
+    n_atoms = len(positions)
+    require(n_atoms >= 2, f"a neighbour graph needs at least 2 model atoms, got {n_atoms}; choose more atoms")
+    n_neighbours = min(n_neighbours, n_atoms - 1)
+    graph = np.zeros((n_atoms, n_atoms), dtype=bool)
+    for atom in range(n_atoms):
+        distance = np.linalg.norm(positions - positions[atom], axis=1)
+        distance[atom] = np.inf
+        graph[atom, np.argsort(distance, kind="stable")[:n_neighbours]] = True
+    return graph | graph.T
+
+
+def scaled_laplacian(graph: np.ndarray) -> np.ndarray:
+    """Return L~ = 2 L / lambda_max - 1 with lambda_max = 2, the bound of the symmetric normalised Laplacian.
+
+    Parameters
+    ----------
+    graph : ndarray
+        (n_atoms, n_atoms) of bool, symmetric
+
+    Returns
+    -------
+    ndarray
+        (n_atoms, n_atoms) of float64: minus the normalised adjacency matrix
+    """
+    degree = graph.sum(axis=1).astype(float)
+    scale = np.where(degree > 0, 1.0 / np.sqrt(np.maximum(degree, 1.0)), 0.0)
+    return -scale[:, None] * graph * scale[None, :]
+
+
+class ChebyshevBasis(nn.Module):
+    """T_0(L~) X, ..., T_(n_terms - 1)(L~) X side by side, for one fixed graph.
+
+    Small graphs multiply by the dense stack of all T_k(L~); large ones follow the recursion over padded lists of
+    neighbours, whose cost grows with the atoms and not with their square.
+
+    Parameters
+    ----------
+    laplacian : ndarray
+        (n_atoms, n_atoms), as `scaled_laplacian` returns
+    n_terms : int
+        Chebyshev terms (the papers' K)
+    """
+
+    def __init__(self, laplacian: np.ndarray, n_terms: int):
+        super().__init__()
+        require(n_terms >= 1, f"n_terms must be at least 1, got {n_terms}")
+        n_atoms = len(laplacian)
+        self.n_terms = n_terms
+        self.uses_dense = n_atoms <= LARGEST_DENSE
+        if self.uses_dense:
+            terms = [np.eye(n_atoms), laplacian]
+            while len(terms) < n_terms:
+                terms.append(2.0 * laplacian @ terms[-1] - terms[-2])
+            # (n_atoms, n_terms * n_atoms): row i holds T_0[i, :], T_1[i, :], ...
+            stack = np.stack(terms[:n_terms], axis=0).reshape(n_terms * n_atoms, n_atoms)
+            self.register_buffer("polynomials", torch.tensor(stack, dtype=torch.float32))
+            self.register_buffer("neighbours", torch.zeros(0, 0, dtype=torch.int64))
+            self.register_buffer("weights", torch.zeros(0, 0))
+        else:
+            width = int((laplacian != 0).sum(axis=1).max())
+            neighbours = np.argsort(laplacian == 0, axis=1, kind="stable")[:, :width]
+            self.register_buffer("polynomials", torch.zeros(0, 0))
+            self.register_buffer("neighbours", torch.tensor(neighbours, dtype=torch.int64))
+            weights = np.take_along_axis(laplacian, neighbours, axis=1)
+            self.register_buffer("weights", torch.tensor(weights, dtype=torch.float32))
+
+    def _apply_laplacian(self, features: Tensor) -> Tensor:
+        gathered = features[:, self.neighbours]  # (batch, n_atoms, n_neighbours, n_in)
+        return torch.einsum("bnkf,nk->bnf", gathered, self.weights)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Expand node features.
+
+        Parameters
+        ----------
+        features : Tensor
+            (batch, n_atoms, n_in)
+
+        Returns
+        -------
+        Tensor
+            (batch, n_atoms, n_terms * n_in)
+        """
+        n_batch, n_atoms, n_in = features.shape
+        if self.uses_dense:
+            expanded = torch.matmul(self.polynomials, features)  # (batch, n_terms * n_atoms, n_in)
+            expanded = expanded.reshape(n_batch, self.n_terms, n_atoms, n_in).transpose(1, 2)
+            return expanded.reshape(n_batch, n_atoms, self.n_terms * n_in)
+        terms = [features]
+        if self.n_terms > 1:
+            terms.append(self._apply_laplacian(features))
+        for _ in range(2, self.n_terms):
+            terms.append(2.0 * self._apply_laplacian(terms[-1]) - terms[-2])
+        return torch.cat(terms, dim=2)
+
+
+class ChebyshevConvolution(nn.Module):
+    """sum_k T_k(L~) X theta_k + bias on a graph that `ChebyshevBasis` holds.
+
+    Parameters
+    ----------
+    basis : ChebyshevBasis
+        Shared by the layers of a network.
+    n_in, n_out : int
+        Features an atom.
+    """
+
+    def __init__(self, basis: ChebyshevBasis, n_in: int, n_out: int):
+        super().__init__()
+        self.basis = basis
+        self.linear = nn.Linear(basis.n_terms * n_in, n_out)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map (batch, n_atoms, n_in) to (batch, n_atoms, n_out)."""
+        return self.linear(self.basis(features))

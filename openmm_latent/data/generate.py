@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -29,6 +28,7 @@ from openmm_latent.data.forcefields import FORCE_FIELDS, build_system
 from openmm_latent.data.interrupt import DelayedInterrupt
 from openmm_latent.data.platforms import choose_platform
 from openmm_latent.data.prepare import prepare
+from openmm_latent.data.resume import load_point, save_point, write_whole
 from openmm_latent.errors import LatentError, require
 
 #: Called with (replica, frames written, frames in all); negative frames while equilibrating.
@@ -212,7 +212,8 @@ class _Replica:
     def run(self) -> Path:
         """Run to the end; on an interrupt, save and raise."""
         if self.resume_file.exists():
-            self._resume()
+            self.n_done = load_point(self.resume_file, self.simulation.context)["n_done"]
+            self._open(append=self.xtc.exists())
         else:
             self._start()
         n_frames = self.config.n_frames
@@ -241,32 +242,6 @@ class _Replica:
         self._open(append=False)
         self._save()
 
-    def _resume(self) -> None:
-        """Load the checkpoint and cut off frames written after it: they are made again, the same."""
-        with open(self.resume_file, "rb") as handle:
-            try:
-                header = json.loads(handle.readline())
-                checkpoint = handle.read()
-                require(hashlib.sha256(checkpoint).hexdigest() == header["sha256"], "checkpoint altered")
-                self.simulation.context.loadCheckpoint(checkpoint)
-            except (ValueError, KeyError, openmm.OpenMMException) as error:
-                raise LatentError(
-                    f"{self.resume_file} cannot be loaded ({' '.join(str(error).split())[:120]}); it belongs to "
-                    f"another machine, platform or OpenMM, or is damaged: use those, or remove it to start this replica anew"
-                ) from error
-        self.n_done = header["n_done"]
-        n_bytes = self.xtc.stat().st_size if self.xtc.exists() else 0
-        require(
-            n_bytes >= header["n_bytes"],
-            f"{self.xtc} is shorter ({n_bytes} bytes) than when the run was saved ({header['n_bytes']}); put the file "
-            f"back, or remove {self.resume_file} to start this replica anew",
-        )
-        if header["n_bytes"] == 0:
-            self.xtc.unlink(missing_ok=True)
-        else:
-            os.truncate(self.xtc, header["n_bytes"])
-        self._open(append=self.xtc.exists())
-
     def _open(self, append: bool) -> None:
         steps = self.config.steps_per_frame
         timestep = self.config.timestep * unit.picosecond
@@ -282,16 +257,10 @@ class _Replica:
             ) from error
 
     def _save(self) -> None:
-        """Write checkpoint, frame count and length of the XTC in one atomic replacement, then the provenance."""
-        checkpoint = self.simulation.context.createCheckpoint()
-        header = {
-            "n_done": self.n_done,
-            "n_bytes": self.xtc.stat().st_size if self.xtc.exists() else 0,
-            "sha256": hashlib.sha256(checkpoint).hexdigest(),
-        }
-        _replace(self.resume_file, json.dumps(header).encode() + b"\n" + checkpoint)
+        """Write the save point, then the provenance with the number of frames."""
+        save_point(self.resume_file, self.simulation.context, [self.xtc], {"n_done": self.n_done})
         progress = {"n_frames": max(0, self.n_done), "is_complete": self.n_done >= self.config.n_frames}
-        _replace(self.xtc.with_suffix(".json"), (json.dumps(self.provenance | progress, indent=2) + "\n").encode())
+        write_whole(self.xtc.with_suffix(".json"), (json.dumps(self.provenance | progress, indent=2) + "\n").encode())
 
     def _describe(self, top: Path, platform: str) -> dict[str, Any]:
         settings = asdict(self.config)
@@ -332,16 +301,6 @@ class _Replica:
     def _tell(self) -> None:
         if self.progress is not None:
             self.progress(self.index, self.n_done, self.config.n_frames)
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file so that a reader, or a crash, finds the old content or the new one, never a part."""
-    temporary = path.with_name(path.name + ".part")
-    with open(temporary, "wb") as handle:
-        handle.write(content)
-        handle.flush()
-        os.fsync(handle.fileno())
-    os.replace(temporary, path)
 
 
 def _sha256(path: Path) -> str:

@@ -176,7 +176,7 @@ def test_damaged_resume_files_are_told(tmp_path: Path) -> None:
     resume, xtc = tmp_path / "adp_00.resume", tmp_path / "adp_00.xtc"
     content = resume.read_bytes()
     resume.write_bytes(content[:-10])
-    with pytest.raises(LatentError, match=r"adp_00.resume cannot be loaded"):
+    with pytest.raises(LatentError, match=r"save point .*adp_00.resume cannot be loaded"):
         generate(ADP, tmp_path, SHORT, platform="Reference")
     resume.write_bytes(content)
     xtc.write_bytes(xtc.read_bytes()[:-50])

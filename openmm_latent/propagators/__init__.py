@@ -1,0 +1,1 @@
+"""Propagators: one lag-time step of a standardised latent, (b, n_latent), (b, n_noise) -> (b, n_latent)."""

@@ -1,0 +1,28 @@
+"""The command line: `openmm-latent generate | train | inspect | simulate | bind`."""
+
+from __future__ import annotations
+
+import typer
+
+from openmm_latent.cli.bind import bind
+from openmm_latent.cli.common import Command, Group
+from openmm_latent.cli.generate import generate
+from openmm_latent.cli.inspect import inspect
+from openmm_latent.cli.simulate import simulate
+from openmm_latent.cli.train import train_app
+
+app = typer.Typer(
+    cls=Group,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    help="Learned latent jumps beside physical MD in OpenMM.\n\n"
+    "Units: nm, ps, K, kJ/mol, amu. Every long run can be stopped with Ctrl-C; the same command goes on with it.",
+    epilog="Start with `openmm-latent generate peptide.pdb --out md`, then `train gldp`, then `simulate`.",
+)
+for function in (generate, inspect, simulate, bind):
+    app.command(cls=Command)(function)
+app.add_typer(train_app, name="train")
+
+__all__ = ["app"]

@@ -1,0 +1,79 @@
+"""`openmm-latent bind`: a transferable family's weights and a structure into a bundle for that system."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from openmm_latent.errors import LatentError, require
+
+#: Family -> "module:function"; the function takes (weights, topology, positions [nm], out) and writes the bundle.
+BINDERS: dict[str, str] = {}
+
+#: Families trained for one system only, and what to do instead.
+PER_SYSTEM = {"gldp": "train one with `openmm-latent train gldp --top TOP --traj FILE... --lag-time PS --out BUNDLE`"}
+
+
+def bind(
+    weights: Annotated[Path, typer.Argument(help="Weights of a transferable family.")],
+    top: Annotated[Path, typer.Option(help="Structure of the system to bind them to.")],
+    out: Annotated[Path, typer.Option(help="The bundle to write.")],
+) -> None:
+    """Bind a transferable family's weights to a structure: a bundle for that system, without training.
+
+    **Example**
+
+    - `openmm-latent bind family.weights.pt --top protein.pdb --out protein.latent.pt`
+    """
+    from openmm_latent.data.trajectories import load_topology
+
+    family = family_of(weights).lower()
+    require(
+        family not in PER_SYSTEM,
+        f"{weights} is a {family.upper()} model, made for the one system it was trained on, and cannot be bound to "
+        f"another; {PER_SYSTEM.get(family, '')}",
+    )
+    require(
+        family in BINDERS,
+        f"{weights} is of family {family!r}, which this version cannot bind; it knows {', '.join(BINDERS) or 'none'}",
+    )
+    topology, positions = load_topology(top)
+    require(positions is not None, f"top (--top) {top} has no positions; give a PDB or mmCIF file")
+    load_binder(family)(weights, topology, positions, out)
+    Console().print(f"wrote {out}", highlight=False)
+
+
+def load_binder(family: str) -> Callable[..., Any]:
+    """Import the function that binds a family; only then is the family's code loaded."""
+    module, _, function = BINDERS[family].partition(":")
+    return getattr(import_module(module), function)
+
+
+def family_of(weights: Path) -> str:
+    """Return the family that a bundle, or a file of weights written by a family's training, names.
+
+    Raises
+    ------
+    LatentError
+        The file is absent or of neither kind.
+    """
+    import torch
+
+    from openmm_latent.bundle import inspect_bundle
+
+    require(weights.is_file(), f"weights file {weights} does not exist; check the name")
+    try:
+        content = torch.load(weights, weights_only=True, map_location="cpu")
+        family = content["family"]
+    except Exception:  # no plain weights: then it should be a bundle, whose own error is the one to show
+        try:
+            family = inspect_bundle(weights)["family"]
+        except LatentError as error:
+            raise LatentError(f"{weights} holds neither a family's weights nor a bundle: {error}") from error
+    require(isinstance(family, str), f"{weights} names no family; give the weights that a family's training wrote")
+    return family

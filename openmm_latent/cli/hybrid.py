@@ -1,0 +1,307 @@
+"""A hybrid run with everything a long run needs: outputs, provenance, save points.
+
+For a structure NAME.pdb the folder gets
+
+| file | what |
+|---|---|
+| `NAME.pdb` | the structure as it was run, topology of the trajectory |
+| `NAME.xtc` or `NAME.dcd` | frames; at the default spacing, the end of each relaxation |
+| `NAME.csv` | OpenMM's StateDataReporter |
+| `NAME.latent.csv` | what became of each jump, and the slow coordinates |
+| `NAME.json` | provenance, with the mode: what a frame is worth |
+| `NAME.resume` | save point |
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import openmm
+from openmm import app, unit
+
+from openmm_latent.data.forcefields import FORCE_FIELDS, build_system
+from openmm_latent.data.interrupt import DelayedInterrupt
+from openmm_latent.data.platforms import choose_platform
+from openmm_latent.data.prepare import prepare
+from openmm_latent.data.resume import load_point, save_point, write_whole
+from openmm_latent.errors import LatentError, require
+from openmm_latent.reporters import LatentReporter
+from openmm_latent.simulation import LatentModel
+from openmm_latent.version import __version__
+
+#: What the frames of each mode are worth; written into the provenance.
+FRAMES = {
+    "guarded": "physically sound, not Boltzmann; the relaxations are unbiased short MD",
+    "exploratory": "not Boltzmann, for finding states",
+}
+
+
+@dataclass(frozen=True)
+class HybridConfig:
+    """What to run."""
+
+    temperature: float  # [K] of relaxation and redrawn velocities
+    solvent: str = "obc2"  # "obc2" or "vacuum"
+    duration: float = 1000.0  # [ps] of relaxation MD
+    jump_interval: int = 500  # relaxation steps between jumps
+    mode: str = "guarded"  # "guarded" or "exploratory"
+    timestep: float = 0.002  # [ps]; 0.004 with hydrogen_mass=3
+    friction: float = 1.0  # [1/ps]
+    hydrogen_mass: float | None = None  # [amu]
+    report_interval: int | None = None  # steps between frames and report lines; None: jump_interval
+    trajectory_format: str = "xtc"  # "xtc" or "dcd"
+    seed: int = 1
+    save_every: float = 30.0  # [s] of wall time between save points
+
+    def check(self) -> None:
+        """Raise `LatentError` for values that cannot run."""
+        for name in ("temperature", "duration", "timestep", "friction"):
+            require(getattr(self, name) > 0, f"{name} must be positive, got {getattr(self, name)}")
+        require(
+            self.solvent in ("obc2", "vacuum"),
+            f"solvent must be obc2 or vacuum for a hybrid run, got {self.solvent!r}: jumps in explicit water need "
+            f"steering, which this release does not have",
+        )
+        require(self.mode in FRAMES, f"mode must be one of {', '.join(FRAMES)}, got {self.mode!r}")
+        require(self.jump_interval >= 1, f"jump_interval must be at least 1 step, got {self.jump_interval}")
+        require(self.steps_per_report >= 1, f"report_interval must be at least 1 step, got {self.report_interval}")
+        require(self.seed >= 1, f"seed must be at least 1, got {self.seed}; OpenMM takes 0 as `choose one`")
+        require(self.trajectory_format in ("xtc", "dcd"), f"format must be xtc or dcd, got {self.trajectory_format!r}")
+        require(
+            self.timestep <= (0.0025 if self.hydrogen_mass is None else 0.005),
+            f"timestep {self.timestep} ps is too long (it is in ps: 2 fs is 0.002); up to 0.005 with hydrogen_mass=3",
+        )
+        require(
+            self.n_blocks >= 1,
+            f"duration {self.duration} ps is shorter than one report interval of {self.steps_per_report} steps; "
+            f"give a longer duration or a shorter report_interval",
+        )
+
+    @property
+    def steps_per_report(self) -> int:
+        """MD steps between two frames."""
+        return self.jump_interval if self.report_interval is None else self.report_interval
+
+    @property
+    def n_blocks(self) -> int:
+        """Frames of the whole run."""
+        return int(self.duration / (self.timestep * self.steps_per_report) + 1e-6)
+
+
+class HybridRun:
+    """One run in one folder; made again with the same arguments, it goes on where it was saved.
+
+    Parameters
+    ----------
+    bundle, top, out : path
+        Model, structure (prepared if the force field does not cover it as it is), folder.
+    config : HybridConfig
+    platform : str or None
+        None chooses (see `choose_platform`).
+    """
+
+    def __init__(self, bundle: Path, top: Path, out: Path, config: HybridConfig, platform: str | None = None) -> None:
+        config.check()
+        self.config, self.out, self.name = config, out, top.stem
+        model = LatentModel(bundle)
+        structure = self._structure(top)
+        chosen, properties, self.platform_reason = choose_platform(platform, structure.topology.getNumAtoms())
+        self.provenance = self._describe(bundle, top, model, chosen.getName())
+        self._refuse_another_run()
+        system = build_system(structure.topology, config.solvent, hydrogen_mass=config.hydrogen_mass)
+        relaxation = openmm.LangevinMiddleIntegrator(
+            config.temperature * unit.kelvin, config.friction / unit.picosecond, config.timestep * unit.picosecond
+        )
+        relaxation.setRandomNumberSeed(config.seed)
+        integrator = model.createIntegrator(
+            structure.topology, relaxation, jumpInterval=config.jump_interval, mode=config.mode, seed=config.seed
+        )
+        self.simulation = app.Simulation(structure.topology, system, integrator, chosen, properties)
+        self.n_done = 0
+        if self.path("resume").exists():
+            self.n_done = load_point(self.path("resume"), self.simulation.context)["n_done"]
+            self.simulation.currentStep = self.n_done * config.steps_per_report
+        else:
+            for output in self.outputs:
+                output.unlink(missing_ok=True)
+            self.simulation.context.setPositions(structure.positions)
+            self.simulation.minimizeEnergy()
+            self.simulation.context.setVelocitiesToTemperature(config.temperature * unit.kelvin, config.seed)
+        self._add_reporters(model)
+
+    def path(self, suffix: str) -> Path:
+        """Return the file of this run with a suffix."""
+        return self.out / f"{self.name}.{suffix}"
+
+    @property
+    def trajectory(self) -> Path:
+        """The file of frames."""
+        return self.path(self.config.trajectory_format)
+
+    @property
+    def outputs(self) -> list[Path]:
+        """Files that grow with the run."""
+        return [self.trajectory, self.path("csv"), self.path("latent.csv")]
+
+    def run(self, progress: Callable[[int, int], None] | None = None) -> dict[str, int]:
+        """Run to the end and return the tally of jumps; on an interrupt, save and raise KeyboardInterrupt."""
+        last_save = monotonic()
+        self.save()
+        with DelayedInterrupt() as interrupt:
+            while self.n_done < self.config.n_blocks:
+                self._step()
+                self.n_done += 1
+                is_last = self.n_done == self.config.n_blocks
+                if interrupt.is_asked or is_last or monotonic() - last_save > self.config.save_every:
+                    self.save()
+                    last_save = monotonic()
+                if progress is not None:
+                    progress(self.n_done, self.config.n_blocks)
+                if interrupt.is_asked and not is_last:
+                    raise KeyboardInterrupt(f"saved after {self.n_done} of {self.config.n_blocks} frames in {self.out}")
+        return self.tally()
+
+    def tally(self) -> dict[str, int]:
+        """Return the numbers of jumps tried and accepted, and refused by reason."""
+        integrator = self.simulation.integrator
+        refused = {f"refused: {reason}": n for reason, n in integrator.getRefusals().items() if n}
+        return {"jumps": integrator.getNumJumps(), "accepted": integrator.getNumAccepted()} | refused
+
+    def save(self) -> None:
+        """Write the save point, then the provenance with the tally so far."""
+        for reporter in self.simulation.reporters:
+            if isinstance(reporter, FrameReporter):
+                reporter.flush()
+        save_point(self.path("resume"), self.simulation.context, self.outputs, {"n_done": self.n_done})
+        facts = {"n_frames": self.n_done, "is_complete": self.n_done >= self.config.n_blocks, "jumps": self.tally()}
+        write_whole(self.path("json"), (json.dumps(self.provenance | facts, indent=2) + "\n").encode())
+
+    def _step(self) -> None:
+        try:
+            self.simulation.step(self.config.steps_per_report)
+        except (openmm.OpenMMException, ValueError) as error:
+            if isinstance(error, LatentError):
+                raise
+            raise LatentError(
+                f"the run failed after {self.n_done} frames ({' '.join(str(error).split())}); give a shorter timestep "
+                f"or another seed"
+            ) from error
+
+    def _structure(self, top: Path) -> app.PDBFile:
+        """Return the structure to run, written into the folder by the first call."""
+        kept = self.path("pdb")
+        require(top.is_file(), f"structure file {top} does not exist; check the name given to top (--top)")
+        require(
+            not (kept.exists() and kept.samefile(top)),
+            f"out (--out) {self.out} holds the input {top.name}, which would be overwritten; give another folder",
+        )
+        self.out.mkdir(parents=True, exist_ok=True)
+        if not self.path("resume").exists():
+            made = prepare(top, solvent=self.config.solvent, seed=self.config.seed)
+            with open(kept, "w") as handle:
+                app.PDBFile.writeFile(made.topology, made.positions * unit.nanometer, handle, keepIds=True)
+        return app.PDBFile(str(kept))
+
+    def _describe(self, bundle: Path, top: Path, model: LatentModel, platform: str) -> dict[str, Any]:
+        settings = asdict(self.config)
+        for key in ("save_every", "duration", "report_interval"):
+            del settings[key]
+        return settings | {
+            "frame_spacing": round(self.config.timestep * self.config.steps_per_report, 9),
+            "frames_are": FRAMES[self.config.mode],
+            "force_field": FORCE_FIELDS[self.config.solvent],
+            "integrator": "LatentIntegrator over LangevinMiddleIntegrator",
+            "constraints": "HBonds",
+            "bundle": bundle.name,
+            "bundle_sha256": model.manifest.sha256,
+            "family": model.manifest.family,
+            "lag_time": model.manifest.lag_time,
+            "training_temperature": model.manifest.temperature,
+            "input": top.name,
+            "input_sha256": hashlib.sha256(top.read_bytes()).hexdigest(),
+            "platform": platform,
+            "openmm_version": openmm.version.version,
+            "code_version": __version__,
+        }
+
+    def _refuse_another_run(self) -> None:
+        if not (self.path("resume").exists() and self.path("json").exists()):
+            return
+        before = json.loads(self.path("json").read_text())
+        for key, value in self.provenance.items():
+            require(
+                before.get(key) == value or key in ("code_version", "openmm_version"),
+                f"folder {self.out} holds a run with {key} {before.get(key)!r}, and {value!r} is asked for; give "
+                f"another folder (--out) or the same {key}",
+            )
+
+    def _add_reporters(self, model: LatentModel) -> None:
+        steps = self.config.steps_per_report
+        state_data, latent = self.path("csv"), self.path("latent.csv")
+        self.simulation.reporters += [
+            FrameReporter(self.trajectory, steps),
+            app.StateDataReporter(
+                str(state_data),
+                steps,
+                step=True,
+                time=True,
+                potentialEnergy=True,
+                kineticEnergy=True,
+                temperature=True,
+                append=state_data.exists(),
+            ),
+            LatentReporter(str(latent), steps, model, append=latent.exists()),
+        ]
+
+
+class FrameReporter:
+    """Write XTC or DCD frames whose time stamps go on after a restart.
+
+    OpenMM's own reporters count an appended file's first frame from the step at which they were made.
+    """
+
+    def __init__(self, path: Path, interval: int) -> None:
+        self._path, self._interval = path, interval
+        self._writer: Any = None
+        self._handle: Any = None
+
+    def describeNextReport(self, simulation: app.Simulation) -> dict[str, Any]:
+        """Ask for positions every `interval` steps."""
+        steps = self._interval - simulation.currentStep % self._interval
+        return {"steps": steps, "periodic": False, "include": ["positions"]}
+
+    def report(self, simulation: app.Simulation, state: openmm.State) -> None:
+        """Write one frame."""
+        if self._writer is None:
+            self._open(simulation)
+        self._writer.writeModel(state.getPositions(asNumpy=True), periodicBoxVectors=state.getPeriodicBoxVectors())
+
+    def flush(self) -> None:
+        """Bring everything to disk."""
+        if self._handle is not None:
+            self._handle.flush()
+
+    def _open(self, simulation: app.Simulation) -> None:
+        has_frames = self._path.exists() and self._path.stat().st_size > 0
+        settings = (
+            simulation.topology,
+            simulation.integrator.getStepSize(),
+            self._interval,
+            self._interval,
+            has_frames,
+        )
+        if self._path.suffix == ".xtc":
+            self._writer = app.XTCFile(str(self._path), *settings)
+        else:
+            self._handle = open(self._path, "r+b" if has_frames else "w+b")  # noqa: SIM115
+            self._writer = app.DCDFile(self._handle, *settings)
+
+    def __del__(self) -> None:
+        if getattr(self, "_handle", None) is not None:
+            self._handle.close()

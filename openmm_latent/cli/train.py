@@ -1,0 +1,76 @@
+"""`openmm-latent train FAMILY`: trajectories into a bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from openmm_latent.cli.common import Command, Group, SeedOption, TopOption, TrajOption
+
+train_app = typer.Typer(
+    cls=Group,
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="Train a model on trajectories and export it as a bundle.",
+)
+
+
+@train_app.callback()
+def train() -> None:
+    """Train a model on trajectories and export it as a bundle."""
+
+
+@train_app.command(cls=Command)
+def gldp(
+    top: TopOption,
+    traj: TrajOption,
+    lag_time: Annotated[float, typer.Option(help="[ps] that one jump covers: a multiple of the frame spacing.")],
+    out: Annotated[Path, typer.Option(help="The bundle to write, e.g. peptide.latent.pt.")],
+    config: Annotated[str, typer.Option(help="Size of the model: tiny (minutes on two cores) or paper.")] = "tiny",
+    propagator: Annotated[
+        str, typer.Option(help="autoregressive, koopman or langevin; the autoencoder is trained once for all three.")
+    ] = "autoregressive",
+    seed: SeedOption = 1,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    frame_spacing: Annotated[
+        float | None, typer.Option(help="[ps], for files that store no time.", show_default="read from the files")
+    ] = None,
+    stride: Annotated[int, typer.Option(help="Train on every n-th frame.")] = 1,
+    work: Annotated[Path | None, typer.Option(help="Folder for checkpoints.", show_default="OUT.work")] = None,
+    resume: Annotated[bool, typer.Option(help="Go on from the checkpoints of an interrupted training.")] = True,
+) -> None:
+    """Train GLDP: a graph autoencoder of one molecule and a propagator in its latent space.
+
+    **Examples**
+
+    - `openmm-latent train gldp --top md/peptide.pdb --traj md/peptide_*.xtc --lag-time 10 --out peptide.latent.pt`
+
+    - `openmm-latent train gldp --top top.prmtop --traj run1.nc run2.nc --lag-time 100 --out m.latent.pt --config paper
+      --propagator koopman --device cuda`
+    """
+    from openmm_latent.data.trajectories import load_trajectories
+    from openmm_latent.training import train_gldp
+
+    trajectories = load_trajectories(top, traj, stride=stride, frame_spacing=frame_spacing)
+    trajectories.lag_pairs(lag_time)  # a wrong lag time is told before anything is trained
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(
+        f"{trajectories.n_frames} frames of {len(trajectories.model_atoms)} model atoms from {len(traj)} files, "
+        f"{trajectories.frame_spacing:g} ps apart"
+    )
+    train_gldp(
+        trajectories,
+        lag_time=lag_time,
+        config=config,
+        propagator=propagator,
+        out=out,
+        work_directory=work,
+        seed=seed,
+        device=device,
+        resume=resume,
+        progress=True,
+    )
+    console.print(f"wrote {out}\nnext: openmm-latent simulate {out} --top {top} --out hybrid", markup=False)

@@ -9,6 +9,7 @@ from openmm_latent.errors import require
 POOLINGS = ("blind", "residue", "sequential")
 DECODERS = ("per_atom", "modulated")
 ACTIVATIONS = ("relu", "silu")
+ENCODER_TARGETS = ("linear", "structure")
 
 
 @dataclass(frozen=True)
@@ -38,13 +39,13 @@ class GLDPConfig:
     decoder_layers_backbone: int = 3  # the backbone decoder of sequential pooling
     uses_decoder_batch_norm: bool = False
 
-    # training
-    is_encoder_frozen: bool = False  # True: the decoder trains on the pre-trained encoder, as published
-    pretrain_steps: int = 300  # encoder with a linear head
-    decoder_steps: int = 4000
+    # training: first the encoder, then the decoder on the frozen encoder's latents
+    encoder_target: str = "structure"  # "linear": a linear head to coordinates, as published; "structure": the decoder itself
+    encoder_steps: int = 3000
+    decoder_steps: int = 2500
     batch_size: int = 256
-    encoder_rate: float = 3e-3  # Adam, peak of a one-cycle schedule
-    decoder_rate: float = 5e-3
+    encoder_rate: float = 5e-3  # Adam, peak of a one-cycle schedule
+    decoder_rate: float = 2e-3
     latent_noise: float = 0.05  # added to standardised latents in training: near latents decode to near structures
     torsion_weight: float = 10.0  # of 1 - cos; the coordinate error is in units of the data's variance
     histogram_weight: float = 0.1  # of the soft histogram divergence
@@ -52,16 +53,17 @@ class GLDPConfig:
     histogram_concentration: float = 100.0  # von Mises kernel, about 6 degrees
     dihedral_fraction: float = 1.0  # share of batches that carry the dihedral terms
     validation_fraction: float = 0.1  # last part of every training segment, for early stopping
-    patience: int = 6  # validations without a better loss before it stops
-    validate_every: int = 200  # steps
+    patience: int = 8  # validations without a better loss before it stops
+    validate_every: int = 250  # steps; a checkpoint is written as often
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work, each with its sentence."""
-        for name, allowed in (("pooling", POOLINGS), ("decoder", DECODERS), ("activation", ACTIVATIONS)):
+        words = {"pooling": POOLINGS, "decoder": DECODERS, "activation": ACTIVATIONS, "encoder_target": ENCODER_TARGETS}
+        for name, allowed in words.items():
             value = getattr(self, name)
             require(value in allowed, f"{name} must be one of {', '.join(allowed)}, got {value!r}")
         positive = "n_neighbours n_terms encoder_width pool_rows pool_rows_side_chain pool_columns decoder_width batch_size"
-        for name in (*positive.split(), "decoder_steps", "validate_every", "patience", "histogram_bins"):
+        for name in (*positive.split(), "encoder_steps", "decoder_steps", "validate_every", "patience", "histogram_bins"):
             require(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
         require(
             self.pool_columns <= self.encoder_width,
@@ -84,9 +86,9 @@ CONFIGS: dict[str, GLDPConfig] = {
         decoder_width=128,
         decoder_layers=12,
         uses_decoder_batch_norm=True,
-        is_encoder_frozen=True,
-        # 4000 epochs at batch 16 in the paper, of 10 000 frames or so
-        pretrain_steps=200_000,
+        encoder_target="linear",
+        # the paper: 4000 epochs of the encoder; of some 10 000 frames
+        encoder_steps=2_500_000,
         decoder_steps=500_000,
         batch_size=16,
         encoder_rate=1e-4,

@@ -1,0 +1,190 @@
+"""One training stage under Lightning: random batches, one-cycle Adam, early stopping, checkpoints to resume from.
+
+Imported only where training starts, because importing Lightning takes seconds.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
+from torch import Tensor, nn
+
+from openmm_latent.errors import require
+
+
+@dataclass(frozen=True)
+class StageSettings:
+    """How one stage trains."""
+
+    name: str
+    n_steps: int
+    batch_size: int
+    learning_rate: float
+    dihedral_fraction: float
+    validate_every: int  # steps
+    patience: int  # validations
+    seed: int
+
+
+class RandomBatches:
+    """Batches of one epoch, drawn with replacement; the epoch number and the seed alone decide them.
+
+    So a run that was interrupted and resumed sees the batches that it would have seen.
+    """
+
+    def __init__(self, frames: Tensor, n_noise: int, settings: StageSettings):
+        self.frames, self.n_noise, self.settings = frames, n_noise, settings
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        """Return the steps of one epoch."""
+        return min(self.settings.validate_every, self.settings.n_steps)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, bool]]:
+        """Yield frames (batch, n_atoms, 3) [nm], noise (batch, n_noise) and whether dihedrals count."""
+        generator = torch.Generator().manual_seed(1_000_003 * self.settings.seed + self.epoch)
+        size = self.settings.batch_size
+        for _ in range(len(self)):
+            chosen = torch.randint(len(self.frames), (size,), generator=generator)
+            noise = torch.randn(size, self.n_noise, generator=generator)
+            uses_dihedrals = float(torch.rand((), generator=generator)) < self.settings.dihedral_fraction
+            yield self.frames[chosen], noise, uses_dihedrals
+
+
+class FrameBlocks:
+    """Frames in order, block by block."""
+
+    def __init__(self, frames: Tensor):
+        self.blocks = frames.split(2048)
+
+    def __len__(self) -> int:
+        """Return the number of blocks."""
+        return len(self.blocks)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """Yield (block, n_atoms, 3) [nm]."""
+        return iter(self.blocks)
+
+
+class Stage(lightning.LightningModule):
+    """Train the objective's parameters; validate on frames in order."""
+
+    def __init__(self, objective: nn.Module, settings: StageSettings, frames: Tensor, validation: Tensor, n_noise: int):
+        super().__init__()
+        self.objective, self.settings = objective, settings
+        self.batches = RandomBatches(frames, n_noise, settings)
+        self.validation = validation
+        self.n_noise = n_noise
+
+    def configure_optimizers(self) -> dict:
+        """Return Adam under a one-cycle schedule over the whole stage."""
+        settings = self.settings
+        optimiser = torch.optim.Adam(self.objective.trainable(), lr=settings.learning_rate)
+        # a stage is a whole number of epochs, of `validate_every` steps each
+        n_steps = -(-settings.n_steps // len(self.batches)) * len(self.batches)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimiser, settings.learning_rate, total_steps=n_steps + 1, pct_start=0.1, final_div_factor=100
+        )
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def train_dataloader(self) -> RandomBatches:
+        """Return this epoch's batches; Lightning asks anew every epoch."""
+        self.batches.epoch = self.current_epoch
+        return self.batches
+
+    def val_dataloader(self) -> FrameBlocks:
+        """Return the validation frames in blocks."""
+        return FrameBlocks(self.validation)
+
+    def training_step(self, batch: tuple[Tensor, Tensor, bool], batch_index: int) -> Tensor:
+        """Return the loss of one batch."""
+        frames, noise, uses_dihedrals = batch
+        return self.objective(frames, noise, uses_dihedrals)
+
+    def validation_step(self, frames: Tensor, batch_index: int) -> None:
+        """Log the loss of a block of validation frames, without noise."""
+        noise = torch.zeros(len(frames), self.n_noise, device=frames.device)
+        loss = self.objective(frames, noise, True)
+        self.log("validation_loss", loss, prog_bar=True, batch_size=len(frames))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Lightning's advice off the terminal; errors still come as exceptions."""
+    log = logging.getLogger("lightning.pytorch")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+
+
+def run_stage(
+    objective: nn.Module,
+    settings: StageSettings,
+    frames: Tensor,
+    validation: Tensor,
+    *,
+    n_noise: int,
+    directory: Path,
+    device: str,
+    progress: bool,
+) -> None:
+    """Train one stage, resuming from `directory/last.ckpt` if it is there; leave the best weights in `objective`.
+
+    Parameters
+    ----------
+    frames, validation : Tensor
+        (n_frames, n_atoms, 3) [nm], superposed.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        The user pressed Ctrl-C; the last checkpoint is in `directory`.
+    LatentError
+        The loss became infinite or NaN.
+    """
+    stage = Stage(objective, settings, frames, validation, n_noise)
+    best = ModelCheckpoint(
+        directory, filename="best", monitor="validation_loss", save_last=True, enable_version_counter=False
+    )
+    stopper = EarlyStopping("validation_loss", patience=settings.patience, check_finite=True)
+    callbacks: list = [best, stopper]
+    if progress:
+        callbacks.append(TQDMProgressBar(refresh_rate=10))
+    last = directory / "last.ckpt"
+    with warnings.catch_warnings(), _quiet():
+        # advice on data loader workers and on steps too few to log: neither applies to tensors in memory
+        warnings.filterwarnings("ignore", module=r"lightning\..*")
+        trainer = lightning.Trainer(
+            accelerator={"cuda": "gpu"}.get(device, device),
+            devices=1,
+            max_epochs=-(-settings.n_steps // len(stage.batches)),
+            callbacks=callbacks,
+            logger=False,
+            enable_progress_bar=progress,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            gradient_clip_val=1.0,
+            reload_dataloaders_every_n_epochs=1,
+            default_root_dir=directory,
+        )
+        trainer.fit(stage, ckpt_path=str(last) if last.exists() else None, weights_only=False)
+    if trainer.interrupted:
+        raise KeyboardInterrupt(f"training stopped in stage {settings.name}; the same command resumes it")
+    require(
+        best.best_model_path != "" and bool(torch.isfinite(torch.as_tensor(best.best_model_score))),
+        f"training of stage {settings.name} gave a loss that is not finite; lower the learning rate or check the frames",
+    )
+    weights = torch.load(best.best_model_path, map_location="cpu", weights_only=False)["state_dict"]
+    stage.load_state_dict(weights)
+    stage.cpu()

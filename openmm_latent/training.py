@@ -1,0 +1,381 @@
+"""Train a GLDP model in stages - encoder, decoder, latents, propagator - each done once and found again on resuming."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from openmm_latent.data.trajectories import TrajectorySet
+from openmm_latent.errors import require
+from openmm_latent.models.gldp import CONFIGS, GLDP, GLDPConfig
+from openmm_latent.nn.superposition import superpose
+from openmm_latent.topology import describe_atoms
+
+PROPAGATORS = ("autoregressive", "koopman", "langevin")
+
+#: Raised when a change of code makes old stage files wrong.
+_STAGES_VERSION = 1
+
+_log = logging.getLogger(__name__)
+
+
+def train_gldp(
+    trajectories: TrajectorySet,
+    *,
+    lag_time: float,
+    config: str | GLDPConfig = "tiny",
+    propagator: str = "autoregressive",
+    propagator_config: Any = None,
+    out: str | Path | None = None,
+    work_directory: str | Path | None = None,
+    seed: int = 1,
+    device: str = "auto",
+    resume: bool = True,
+    progress: bool = True,
+    encoder_steps: int | None = None,
+    decoder_steps: int | None = None,
+    n_slow: int = 4,
+) -> GLDP:
+    """Train a model and, where `out` is given, export it.
+
+    Parameters
+    ----------
+    trajectories : TrajectorySet
+        Training data; every frame of it is used (the last part of each file to stop early).
+    lag_time : float
+        [ps], covered by one propagator step; a multiple of the frame spacing.
+    config : str or GLDPConfig
+        "tiny", "paper" or one of your own.
+    propagator : str
+        "autoregressive", "koopman" or "langevin".
+    propagator_config : optional
+        Of the propagator; unless given, its configuration of the same name as `config`, or "tiny".
+    out : path, optional
+        Bundle to write.
+    work_directory : path, optional
+        Where finished stages and checkpoints are kept. The same directory with another propagator uses the trained
+        autoencoder again. Unless given: `out` + ".work" beside the bundle, or none.
+    resume : bool
+        False trains every stage anew.
+    encoder_steps, decoder_steps : int, optional
+        Instead of the configuration's.
+
+    Returns
+    -------
+    GLDP
+        In evaluation mode, on the CPU.
+
+    Raises
+    ------
+    LatentError
+        An argument is wrong, or the loss became NaN.
+    KeyboardInterrupt
+        After Ctrl-C; the same call resumes.
+    """
+    require(propagator in PROPAGATORS, f"propagator must be one of {', '.join(PROPAGATORS)}, got {propagator!r}")
+    lag_frames = trajectories.lag_frames(lag_time)
+    chosen = _resolve_config(config, encoder_steps, decoder_steps)
+    with _WorkDirectory(work_directory, out, resume) as work:
+        model, latents = train_autoencoder(
+            trajectories, chosen, work_directory=work.path, seed=seed, device=device, resume=resume, progress=progress
+        )
+        name = config if isinstance(config, str) else "tiny"
+        settings = _PropagatorSettings(propagator, propagator_config, name, lag_frames, seed, n_slow)
+        _add_propagator(model, latents, settings, work.path, _autoencoder_key(trajectories, chosen, seed), resume, progress)
+    model.eval()
+    if out is not None:
+        export_gldp(model, trajectories, out, lag_time=lag_time, propagator=propagator, seed=seed)
+    return model
+
+
+def export_gldp(
+    model: GLDP, trajectories: TrajectorySet, out: str | Path, *, lag_time: float, propagator: str, seed: int
+) -> None:
+    """Write a trained model as a bundle; the arguments are those of `train_gldp`."""
+    from openmm_latent.bundle import export_bundle
+
+    elements = [list(trajectories.topology.atoms())[i].element for i in trajectories.model_atoms]
+    provenance = trajectories.provenance
+    export_bundle(
+        model,
+        out,
+        family="GLDP",
+        atoms=describe_atoms(trajectories.topology, trajectories.model_atoms),
+        masses=[element.mass._value for element in elements],
+        lag_time=lag_time,
+        config={**asdict(model.config), "propagator": propagator},
+        training={
+            "temperature": provenance.get("temperature"),
+            "force_field": provenance.get("force_field"),
+            "digest": trajectories.digest,
+            "files": [Path(name).name for name in trajectories.files],
+            "seed": seed,
+        },
+        reference_positions=model.reference.float().numpy(),
+        references=("GLDP, ICLR 2026, openreview AwowReRWXI", "LD-FPG, arXiv 2506.17064"),
+    )
+
+
+def train_autoencoder(
+    trajectories: TrajectorySet,
+    config: str | GLDPConfig = "tiny",
+    *,
+    work_directory: str | Path | None = None,
+    seed: int = 1,
+    device: str = "auto",
+    resume: bool = True,
+    progress: bool = True,
+) -> tuple[GLDP, list[np.ndarray]]:
+    """Train encoder and decoder alone.
+
+    Returns
+    -------
+    model : GLDP
+        Without a propagator.
+    latents : list of ndarray
+        (n_frames, n_latent), standardised, one a trajectory file.
+    """
+    config = _resolve_config(config, None, None)
+    device = _resolve_device(device)
+    with _WorkDirectory(work_directory, None, resume) as work:
+        key = _autoencoder_key(trajectories, config, seed)
+        stages = _Autoencoder(trajectories, config, work.path, key, seed, device, resume, progress)
+        return stages.model, stages.run()
+
+
+class _Autoencoder:
+    """The stages that make encoder, decoder and latents."""
+
+    def __init__(
+        self,
+        trajectories: TrajectorySet,
+        config: GLDPConfig,
+        work: Path,
+        key: str,
+        seed: int,
+        device: str,
+        resume: bool,
+        progress: bool,
+    ):
+        self.config, self.work, self.key, self.seed = config, work, key, seed
+        self.device, self.resume, self.progress = device, resume, progress
+        torch.manual_seed(seed)
+        reference = trajectories.positions[0][0]
+        self.model = GLDP(config, describe_atoms(trajectories.topology, trajectories.model_atoms), reference)
+        self.segments = [_superposed(self.model, part) for part in trajectories.positions]
+        cuts = [len(part) - max(1, round(config.validation_fraction * len(part))) for part in self.segments]
+        require(
+            sum(cuts) >= 2,
+            f"training needs more frames than the {sum(map(len, self.segments))} in trajectories; give longer ones",
+        )
+        self.frames = torch.cat([part[:cut] for part, cut in zip(self.segments, cuts, strict=True)])
+        self.validation = torch.cat([part[cut:] for part, cut in zip(self.segments, cuts, strict=True)])
+
+    def run(self) -> list[np.ndarray]:
+        """Train what is not yet trained; return the standardised latents of each file."""
+        self._stage("encoder", self._train_encoder)
+        self._stage("decoder", self._train_decoder)
+        self.model.eval()
+        latents_file = self.work / f"latents-{self.key}.npz"
+        if self.resume and latents_file.exists():
+            with np.load(latents_file) as stored:
+                return [stored[f"segment_{i}"] for i in range(len(self.segments))]
+        latents = [_encode_all(self.model, part).numpy() for part in self.segments]
+        np.savez(latents_file, **{f"segment_{i}": part for i, part in enumerate(latents)})
+        return latents
+
+    def _stage(self, name: str, train: Callable[[], None]) -> None:
+        file = self.work / f"{name}-{self.key}.pt"
+        if self.resume and file.exists():
+            self.model.load_state_dict(torch.load(file, weights_only=True))
+            _log.info("stage %s found in %s", name, file)
+            return
+        train()
+        partial = file.with_suffix(".partial")
+        torch.save(self.model.state_dict(), partial)
+        partial.replace(file)
+
+    def _train_encoder(self) -> None:
+        from openmm_latent.models.gldp.objectives import AutoencoderObjective, LinearObjective
+
+        self.model.set_structure_statistics(self.frames)
+        make = LinearObjective if self.config.encoder_target == "linear" else AutoencoderObjective
+        torch.manual_seed(self.seed)
+        self._fit("encoder", make(self.model), self.config.encoder_steps, self.config.encoder_rate)
+        self.model.eval()
+        self.model.set_reference_embedding()
+        self.model.set_latent_statistics(torch.zeros(self.model.n_latent), torch.ones(self.model.n_latent))
+        raw = torch.cat([_encode_all(self.model, part) for part in self.segments]).double()
+        self.model.set_latent_statistics(raw.mean(dim=0), raw.std(dim=0).clamp(min=1e-6))
+
+    def _train_decoder(self) -> None:
+        from openmm_latent.models.gldp.objectives import DecoderObjective
+
+        self._fit("decoder", DecoderObjective(self.model), self.config.decoder_steps, self.config.decoder_rate)
+
+    def _fit(self, name: str, objective: torch.nn.Module, n_steps: int, rate: float) -> None:
+        from openmm_latent.lightning_loop import StageSettings, run_stage
+
+        directory = self.work / f"{name}-{self.key}"
+        if not self.resume:
+            for old in directory.glob("*.ckpt"):
+                old.unlink()
+        config = self.config
+        settings = StageSettings(
+            name,
+            n_steps,
+            config.batch_size,
+            rate,
+            config.dihedral_fraction,
+            config.validate_every,
+            config.patience,
+            self.seed,
+        )
+        run_stage(
+            objective,
+            settings,
+            self.frames,
+            self.validation,
+            n_noise=self.model.n_latent,
+            directory=directory,
+            device=self.device,
+            progress=self.progress,
+        )
+
+
+@dataclass(frozen=True)
+class _PropagatorSettings:
+    name: str
+    config: Any
+    config_name: str
+    lag_frames: int
+    seed: int
+    n_slow: int
+
+
+def _add_propagator(
+    model: GLDP,
+    latents: list[np.ndarray],
+    settings: _PropagatorSettings,
+    work: Path,
+    autoencoder_key: str,
+    resume: bool,
+    progress: bool,
+) -> None:
+    from openmm_latent.propagators.slow import fit_slow
+
+    fit, config = _propagator_fit(settings)
+    key = _digest([autoencoder_key, settings.name, repr(config), settings.lag_frames, settings.seed])
+    file = work / f"{settings.name}-{key}.pt"
+    if resume and file.exists():
+        # whole modules: written by this very function, in the user's own work directory
+        propagator = torch.load(file, weights_only=False)
+    else:
+        with _ProgressBar(settings.name, progress) as bar:
+            propagator = fit(latents, settings.lag_frames, config, settings.seed, bar.update)
+        partial = file.with_suffix(".partial")
+        torch.save(propagator, partial)
+        partial.replace(file)
+    model.set_propagator(propagator)
+    model.set_slow(*fit_slow(latents, settings.lag_frames, min(settings.n_slow, model.n_latent)))
+
+
+def _propagator_fit(settings: _PropagatorSettings) -> tuple[Callable, Any]:
+    import importlib
+
+    module = importlib.import_module(f"openmm_latent.propagators.{settings.name}")
+    configs = module.CONFIGS
+    config = settings.config
+    if config is None:
+        config = configs.get(settings.config_name, configs["tiny"])
+    return getattr(module, f"fit_{settings.name}"), config
+
+
+class _ProgressBar:
+    """One bar for a propagator's epochs."""
+
+    def __init__(self, name: str, is_shown: bool):
+        from tqdm.auto import tqdm
+
+        self.bar = tqdm(desc=name, unit="epoch", disable=not is_shown)
+
+    def update(self, epoch: int, n_epochs: int, training: float, validation: float) -> None:
+        """Show one more epoch."""
+        self.bar.total = n_epochs
+        self.bar.set_postfix(training=f"{training:.4g}", validation=f"{validation:.4g}", refresh=False)
+        self.bar.update(1)
+
+    def __enter__(self) -> _ProgressBar:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.bar.close()
+
+
+class _WorkDirectory:
+    """Where stages are kept: the user's directory, one beside the bundle, or a temporary one."""
+
+    def __init__(self, given: str | Path | None, out: str | Path | None, resume: bool):
+        self._temporary = None
+        if given is None and out is not None:
+            given = Path(str(out) + ".work")
+        if given is None:
+            self._temporary = tempfile.TemporaryDirectory(prefix="openmm-latent-")
+            given = self._temporary.name
+        self.path = Path(given)
+        self.path.mkdir(parents=True, exist_ok=True)
+
+    def __enter__(self) -> _WorkDirectory:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._temporary is not None:
+            self._temporary.cleanup()
+
+
+def _resolve_config(config: str | GLDPConfig, encoder_steps: int | None, decoder_steps: int | None) -> GLDPConfig:
+    if isinstance(config, str):
+        require(config in CONFIGS, f"config must be one of {', '.join(CONFIGS)} or a GLDPConfig, got {config!r}")
+        config = CONFIGS[config]
+    steps = {"encoder_steps": encoder_steps, "decoder_steps": decoder_steps}
+    return replace(config, **{name: value for name, value in steps.items() if value is not None})
+
+
+def _resolve_device(device: str) -> str:
+    require(device in ("auto", "cpu", "cuda"), f"device must be 'auto', 'cpu' or 'cuda', got {device!r}")
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    require(
+        device == "cpu" or torch.cuda.is_available(),
+        "device 'cuda' was asked for, but torch sees no CUDA device; give 'cpu' or 'auto'",
+    )
+    return device
+
+
+def _autoencoder_key(trajectories: TrajectorySet, config: GLDPConfig, seed: int) -> str:
+    return _digest([_STAGES_VERSION, trajectories.digest, asdict(config), seed])
+
+
+def _digest(parts: list) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _superposed(model: GLDP, positions: np.ndarray) -> Tensor:
+    """Superpose (n_frames, n_atoms, 3) [nm] on the model's reference, float32, block by block."""
+    blocks = torch.as_tensor(positions).split(8192)
+    return torch.cat([superpose(block, model.reference)[0].float() for block in blocks])
+
+
+def _encode_all(model: GLDP, superposed: Tensor) -> Tensor:
+    with torch.no_grad():
+        return torch.cat([model.encode_superposed(block) for block in superposed.split(8192)])

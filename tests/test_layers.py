@@ -12,6 +12,7 @@ PACKAGE = ROOT / "openmm_latent"
 #: Top-level module or folder -> floor; what it imports of the package lies on the same floor or below.
 FLOORS = {
     "units": 1,
+    "version": 1,
     "errors": 1,
     "geometry": 1,
     "metrics": 1,

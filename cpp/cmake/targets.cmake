@@ -25,11 +25,8 @@ function(latent_library name)
     set(sources ${CMAKE_CURRENT_BINARY_DIR}/empty.cpp)
   endif()
   add_library(${name} SHARED ${sources})
-  target_include_directories(${name} PRIVATE ${CMAKE_CURRENT_SOURCE_DIR} ${CMAKE_CURRENT_SOURCE_DIR}/include)
-  foreach(folder ${arg_FOLDERS})
-    target_include_directories(${name} PRIVATE ${folder})
-  endforeach()
-  target_compile_options(${name} PRIVATE -Wall -Wextra)
+  target_include_directories(${name} PRIVATE ${CMAKE_CURRENT_SOURCE_DIR} include torch ${arg_FOLDERS})
+  target_compile_options(${name} PRIVATE -Wall -Wextra -Wno-restrict)  # GCC 12: false alarms in std::string
   # OpenMM opens plugins lazily: without -z now a missing symbol would end the process at its first call.
   target_link_options(${name} PRIVATE -Wl,-z,now -Wl,--no-undefined)
   target_link_libraries(${name} PRIVATE ${arg_LINK})

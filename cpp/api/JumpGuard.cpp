@@ -1,0 +1,153 @@
+// openmm-latent: learned latent jumps for OpenMM. MIT licence, see LICENSE.
+#include "JumpGuard.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <unordered_map>
+
+#include "openmm/System.h"
+
+using namespace OpenMM;
+using namespace std;
+
+namespace OpenMMLatent {
+
+namespace {
+
+/** Six times the signed volume of the tetrahedron of a centre and three neighbours. */
+double handedness(const vector<Vec3>& positions, const vector<int>& atoms) {
+    Vec3 a = positions[atoms[1]] - positions[atoms[0]];
+    Vec3 b = positions[atoms[2]] - positions[atoms[0]];
+    Vec3 c = positions[atoms[3]] - positions[atoms[0]];
+    return a.dot(b.cross(c));
+}
+
+/** Torsion [rad] of four atoms, IUPAC sign. */
+double torsion(const vector<Vec3>& positions, const vector<int>& atoms) {
+    Vec3 first = positions[atoms[1]] - positions[atoms[0]];
+    Vec3 axis = positions[atoms[2]] - positions[atoms[1]];
+    Vec3 last = positions[atoms[3]] - positions[atoms[2]];
+    Vec3 m = first.cross(axis), n = axis.cross(last);
+    return atan2(sqrt(axis.dot(axis)) * first.dot(n), m.dot(n));
+}
+
+double distance(const vector<Vec3>& positions, int i, int j) {
+    Vec3 delta = positions[i] - positions[j];
+    return sqrt(delta.dot(delta));
+}
+
+/** For each atom, the atoms at most three bonds away. */
+vector<set<int>> bondedNeighbours(int numParticles, const vector<vector<int>>& bonds) {
+    vector<vector<int>> direct(numParticles);
+    for (auto& bond : bonds) {
+        direct[bond[0]].push_back(bond[1]);
+        direct[bond[1]].push_back(bond[0]);
+    }
+    vector<set<int>> near(numParticles);
+    for (int i = 0; i < numParticles; i++)
+        for (int j : direct[i]) {
+            near[i].insert(j);
+            for (int k : direct[j]) {
+                near[i].insert(k);
+                near[i].insert(direct[k].begin(), direct[k].end());
+            }
+        }
+    return near;
+}
+
+}  // namespace
+
+JumpGuard::JumpGuard(const StructureTerms& terms, const map<string, double>& thresholds, ContextImpl& context)
+        : terms(terms), thresholds(thresholds), context(context),
+          bonded(bondedNeighbours(context.getSystem().getNumParticles(), terms.bonds)) {}
+
+void JumpGuard::begin() { context.getPositions(before); }
+
+string JumpGuard::judge(bool isGuarded, const JumpRecord& record) const {
+    if (!isfinite(record.energyAfter) || !isfinite(record.largestForce))
+        return "nan";
+    if (!isGuarded)
+        return "";
+    if (record.energyAfter - record.energyBefore > threshold("maxEnergyIncrease"))
+        return "energy";
+    if (record.largestForce > threshold("maxForce"))
+        return "force";
+    vector<Vec3> after;
+    context.getPositions(after);
+    if (constraintError(after) > threshold("maxConstraintError"))
+        return "constraint";
+    if (!keepsChirality(after))
+        return "chirality";
+    if (!keepsOmegas(after))
+        return "omega";
+    if (!keepsBonds(after))
+        return "bond";
+    return hasClash(after) ? "clash" : "";
+}
+
+double JumpGuard::constraintError(const vector<Vec3>& after) const {
+    const System& system = context.getSystem();
+    double largest = 0;
+    for (int i = 0; i < system.getNumConstraints(); i++) {
+        int first, second;
+        double length;
+        system.getConstraintParameters(i, first, second, length);
+        largest = max(largest, fabs(distance(after, first, second) - length) / length);
+    }
+    return largest;
+}
+
+bool JumpGuard::keepsChirality(const vector<Vec3>& after) const {
+    for (auto& centre : terms.chiralCentres)
+        if (handedness(before, centre) * handedness(after, centre) <= 0)
+            return false;
+    return true;
+}
+
+bool JumpGuard::keepsOmegas(const vector<Vec3>& after) const {
+    for (auto& omega : terms.omegas) {
+        double planar = fabs(torsion(before, omega)) < M_PI / 2 ? 0 : M_PI;
+        double deviation = fabs(torsion(after, omega)) - planar;
+        if (fabs(deviation) > threshold("maxOmegaDeviation"))
+            return false;
+    }
+    return true;
+}
+
+bool JumpGuard::keepsBonds(const vector<Vec3>& after) const {
+    for (auto& bond : terms.bonds) {
+        double length = distance(before, bond[0], bond[1]);
+        if (fabs(distance(after, bond[0], bond[1]) - length) > threshold("maxBondChange") * length)
+            return false;
+    }
+    return true;
+}
+
+bool JumpGuard::hasClash(const vector<Vec3>& after) const {
+    // Heavy atoms are put in cells as wide as the least distance allowed, so that the search stays linear in atoms.
+    double cell = threshold("minDistance");
+    if (cell == 0)
+        return false;
+    auto key = [](long long x, long long y, long long z) { return (x * 2097143 + y) * 2097143 + z; };
+    unordered_map<long long, vector<int>> cells;
+    for (int i : terms.heavyAtoms) {
+        array<long long, 3> place;
+        for (int k = 0; k < 3; k++)
+            place[k] = (long long) floor(after[i][k] / cell);
+        for (int x = -1; x <= 1; x++)
+            for (int y = -1; y <= 1; y++)
+                for (int z = -1; z <= 1; z++) {
+                    auto found = cells.find(key(place[0] + x, place[1] + y, place[2] + z));
+                    if (found == cells.end())
+                        continue;
+                    for (int j : found->second)
+                        if (distance(after, i, j) < cell && bonded[i].count(j) == 0)
+                            return true;
+                }
+        cells[key(place[0], place[1], place[2])].push_back(i);
+    }
+    return false;
+}
+
+}  // namespace OpenMMLatent

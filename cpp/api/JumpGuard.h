@@ -1,0 +1,50 @@
+// openmm-latent: learned latent jumps for OpenMM. MIT licence, see LICENSE.
+#ifndef OPENMM_LATENT_JUMP_GUARD_H_
+#define OPENMM_LATENT_JUMP_GUARD_H_
+
+#include <map>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "openmm/internal/ContextImpl.h"
+#include "openmm_latent/JumpRecord.h"
+#include "openmm_latent/LatentIntegrator.h"
+
+namespace OpenMMLatent {
+
+/** Compares the frame after a jump with the one before it. */
+class JumpGuard {
+public:
+    JumpGuard(const StructureTerms& terms, const std::map<std::string, double>& thresholds,
+              OpenMM::ContextImpl& context);
+
+    /** Remember the frame that a jump is about to leave. */
+    void begin();
+    /**
+     * Say why a jump must be refused.
+     *
+     * @param isGuarded  look at everything; otherwise only at whether the frame is finite
+     * @param record     holds the energies and the largest force
+     * @return one of LatentIntegrator::getRefusalReasons(), or nothing if the jump may stand
+     */
+    std::string judge(bool isGuarded, const JumpRecord& record) const;
+
+private:
+    double threshold(const char* name) const { return thresholds.at(name); }
+    double constraintError(const std::vector<OpenMM::Vec3>& after) const;
+    bool keepsChirality(const std::vector<OpenMM::Vec3>& after) const;
+    bool keepsOmegas(const std::vector<OpenMM::Vec3>& after) const;
+    bool keepsBonds(const std::vector<OpenMM::Vec3>& after) const;
+    bool hasClash(const std::vector<OpenMM::Vec3>& after) const;
+
+    const StructureTerms& terms;
+    const std::map<std::string, double>& thresholds;
+    OpenMM::ContextImpl& context;
+    std::vector<std::set<int>> bonded;  // for each atom, the atoms at most three bonds away
+    std::vector<OpenMM::Vec3> before;
+};
+
+}  // namespace OpenMMLatent
+
+#endif

@@ -1,0 +1,132 @@
+// openmm-latent: learned latent jumps for OpenMM. MIT licence, see LICENSE.
+// XmlSerializer's view of a LatentIntegrator: everything the constructor and the setters gave it, bundles included.
+#include <memory>
+
+#include "Bytes.h"
+#include "openmm/OpenMMException.h"
+#include "openmm/serialization/SerializationNode.h"
+#include "openmm/serialization/SerializationProxy.h"
+#include "openmm_latent/LatentIntegrator.h"
+
+using namespace OpenMM;
+using namespace std;
+
+namespace OpenMMLatent {
+
+namespace {
+
+void writeGroup(SerializationNode& node, const string& name, const vector<int>& group) {
+    SerializationNode& child = node.createChildNode(name);
+    for (size_t i = 0; i < group.size(); i++)
+        child.createChildNode("i").setIntProperty("v", group[i]);
+}
+
+vector<int> readGroup(const SerializationNode& node) {
+    vector<int> group;
+    for (auto& child : node.getChildren())
+        group.push_back(child.getIntProperty("v"));
+    return group;
+}
+
+void writeGroups(SerializationNode& node, const string& name, const vector<vector<int>>& groups) {
+    SerializationNode& child = node.createChildNode(name);
+    for (auto& group : groups)
+        writeGroup(child, "Group", group);
+}
+
+vector<vector<int>> readGroups(const SerializationNode& node) {
+    vector<vector<int>> groups;
+    for (auto& child : node.getChildren())
+        groups.push_back(readGroup(child));
+    return groups;
+}
+
+void writeBundle(SerializationNode& node, const LatentBundle& bundle) {
+    node.setStringProperty("name", bundle.name);
+    node.setStringProperty("archive", toHex(bundle.archive));
+    node.setIntProperty("numNoise", bundle.numNoise);
+    writeGroup(node, "Particles", bundle.particles);
+    writeGroup(node, "WholeParent", bundle.wholeParent);
+    SerializationNode& riders = node.createChildNode("Riders");
+    for (auto& rider : bundle.riders)
+        riders.createChildNode("Rider")
+            .setIntProperty("particle", rider.particle)
+            .setIntProperty("origin", rider.origin)
+            .setIntProperty("axis", rider.axis)
+            .setIntProperty("plane", rider.plane);
+}
+
+LatentBundle readBundle(const SerializationNode& node) {
+    LatentBundle bundle;
+    bundle.name = node.getStringProperty("name");
+    bundle.archive = fromHex(node.getStringProperty("archive"));
+    bundle.numNoise = node.getIntProperty("numNoise");
+    bundle.particles = readGroup(node.getChildNode("Particles"));
+    bundle.wholeParent = readGroup(node.getChildNode("WholeParent"));
+    for (auto& rider : node.getChildNode("Riders").getChildren())
+        bundle.riders.push_back({rider.getIntProperty("particle"), rider.getIntProperty("origin"),
+                                 rider.getIntProperty("axis"), rider.getIntProperty("plane")});
+    return bundle;
+}
+
+class LatentIntegratorProxy : public SerializationProxy {
+public:
+    LatentIntegratorProxy() : SerializationProxy("LatentIntegrator") {}
+
+    void serialize(const void* object, SerializationNode& node) const override {
+        const LatentIntegrator& integrator = *reinterpret_cast<const LatentIntegrator*>(object);
+        node.setIntProperty("version", 1);
+        node.setIntProperty("jumpInterval", integrator.getJumpInterval());
+        node.setIntProperty("mode", integrator.getMode());
+        node.setIntProperty("randomSeed", integrator.getRandomNumberSeed());
+        node.setDoubleProperty("temperature", integrator.getTemperature());
+        node.setBoolProperty("redrawsVelocities", integrator.getRedrawsVelocities());
+        node.setIntProperty("numParticles", integrator.getNumParticles());
+        SerializationNode& thresholds = node.createChildNode("Thresholds");
+        for (auto& entry : integrator.getThresholds())
+            thresholds.setDoubleProperty(entry.first, entry.second);
+        const StructureTerms& terms = integrator.getStructureTerms();
+        SerializationNode& structure = node.createChildNode("StructureTerms");
+        writeGroups(structure, "Bonds", terms.bonds);
+        writeGroups(structure, "ChiralCentres", terms.chiralCentres);
+        writeGroups(structure, "Omegas", terms.omegas);
+        writeGroup(structure, "HeavyAtoms", terms.heavyAtoms);
+        SerializationNode& bundles = node.createChildNode("Bundles");
+        for (int i = 0; i < integrator.getNumBundles(); i++)
+            writeBundle(bundles.createChildNode("Bundle"), integrator.getBundle(i));
+        node.createChildNode("Relaxation", &integrator.getIntegrator(0));
+    }
+
+    void* deserialize(const SerializationNode& node) const override {
+        if (node.getIntProperty("version") != 1)
+            throw OpenMMException("LatentIntegrator: the XML was written by a newer openmm-latent; update to read it");
+        auto integrator = make_unique<LatentIntegrator>(node.getChildNode("Relaxation").decodeObject<Integrator>(),
+                                                        node.getIntProperty("jumpInterval"));
+        integrator->setMode((LatentIntegrator::Mode) node.getIntProperty("mode"));
+        integrator->setRandomNumberSeed(node.getIntProperty("randomSeed"));
+        integrator->setTemperature(node.getDoubleProperty("temperature"));
+        integrator->setRedrawsVelocities(node.getBoolProperty("redrawsVelocities"));
+        integrator->setNumParticles(node.getIntProperty("numParticles"));
+        for (auto& entry : node.getChildNode("Thresholds").getProperties())
+            integrator->setThreshold(entry.first, stod(entry.second));
+        const SerializationNode& structure = node.getChildNode("StructureTerms");
+        integrator->setStructureTerms({readGroups(structure.getChildNode("Bonds")),
+                                       readGroups(structure.getChildNode("ChiralCentres")),
+                                       readGroups(structure.getChildNode("Omegas")),
+                                       readGroup(structure.getChildNode("HeavyAtoms"))});
+        for (auto& bundle : node.getChildNode("Bundles").getChildren())
+            integrator->addBundle(readBundle(bundle));
+        return integrator.release();
+    }
+};
+
+}  // namespace
+
+void registerLatentSerializationProxies() {
+    static bool isDone = false;
+    if (!isDone)
+        SerializationProxy::registerProxy(typeid(LatentIntegrator), new LatentIntegratorProxy());
+    isDone = true;
+}
+
+}  // namespace OpenMMLatent

@@ -1,0 +1,166 @@
+// openmm-latent: learned latent jumps for OpenMM. MIT licence, see LICENSE.
+#include "CommonJumpKernel.h"
+
+#include <ATen/ATen.h>
+
+#include <chrono>
+#include <map>
+
+#include "jumpKernels.h"
+
+using namespace OpenMM;
+using namespace std;
+
+namespace OpenMMLatent {
+
+void CommonJumpKernel::initialize(const System& system, const LatentIntegrator& integrator) {
+    loadProposals(integrator, device());
+    isPeriodic = system.usesPeriodicBoundaryConditions();
+    vector<bool> isFrozen;
+    for (int i = 0; i < system.getNumParticles(); i++)
+        isFrozen.push_back(system.getParticleMass(i) == 0 && !system.isVirtualSite(i));
+    ContextSelector selector(cc);
+    cellOffsets.initialize<mm_int4>(cc, cc.getPaddedNumAtoms(), "latentCellOffsets");
+    savedPosq.initialize(cc, cc.getPosq().getSize(), cc.getPosq().getElementSize(), "latentSavedPosq");
+    savedVelm.initialize(cc, cc.getVelm().getSize(), cc.getVelm().getElementSize(), "latentSavedVelm");
+    if (cc.getUseMixedPrecision())
+        savedCorrection.initialize(cc, cc.getPosqCorrection().getSize(), cc.getPosqCorrection().getElementSize(),
+                                   "latentSavedCorrection");
+    for (int i = 0; i < integrator.getNumBundles(); i++) {
+        bundles.push_back(make_unique<DeviceBundle>());
+        prepare(integrator.getBundle(i), *bundles.back(), isFrozen);
+    }
+}
+
+void CommonJumpKernel::prepare(const LatentBundle& bundle, DeviceBundle& buffers, const vector<bool>& isFrozen) {
+    buffers.numModelAtoms = (int) bundle.particles.size();
+    buffers.numRiders = (int) bundle.riders.size();
+    int numGathered = buffers.numModelAtoms + buffers.numRiders;
+    vector<int> place(isFrozen.size(), -1);
+    vector<mm_int4> riders(max(1, buffers.numRiders));
+    for (int i = 0; i < buffers.numModelAtoms; i++)
+        place[bundle.particles[i]] = i;
+    for (int i = 0; i < buffers.numRiders; i++) {
+        const Rider& rider = bundle.riders[i];
+        int slot = buffers.numModelAtoms + i;
+        place[rider.particle] = slot;
+        riders[i] = mm_int4(slot, rider.origin, rider.axis, rider.plane);
+    }
+    buffers.place.initialize<int>(cc, (int) place.size(), "latentPlace");
+    buffers.place.upload(place);
+    buffers.riders.initialize<mm_int4>(cc, (int) riders.size(), "latentRiders");
+    buffers.riders.upload(riders);
+    int elementSize = usesDoubles() ? sizeof(double) : sizeof(float);
+    buffers.gathered.initialize(cc, 3 * numGathered, elementSize, "latentGathered");
+    buffers.displacements.initialize(cc, 3 * numGathered, elementSize, "latentDisplacements");
+
+    map<string, string> defines;
+    defines["NUM_ATOMS"] = cc.intToString(cc.getNumAtoms());
+    defines["POS"] = usesDoubles() ? "double" : "float";
+    if (cc.getUseMixedPrecision())
+        defines["HAS_CORRECTION"] = "1";
+    if (isPeriodic)
+        defines["IS_PERIODIC"] = "1";
+    ComputeProgram program = cc.compileProgram(JumpKernelSource, defines);
+    ArrayInterface& correction = cc.getUseMixedPrecision() ? cc.getPosqCorrection() : cc.getPosq();
+    buffers.gather = program->createKernel("gatherAtoms");
+    buffers.gather->addArg(cc.getPosq());
+    buffers.gather->addArg(correction);
+    buffers.gather->addArg(cc.getAtomIndexArray());
+    buffers.gather->addArg(buffers.place);
+    buffers.gather->addArg(cellOffsets);
+    buffers.gather->addArg(buffers.gathered);
+    for (int axis = 0; axis < 3; axis++)
+        buffers.gather->addArg();
+    buffers.ride = program->createKernel("carryRiders");
+    buffers.ride->addArg(buffers.gathered);
+    buffers.ride->addArg(buffers.displacements);
+    buffers.ride->addArg(buffers.riders);
+    buffers.ride->addArg(buffers.numRiders);
+    buffers.scatter = program->createKernel("scatterAtoms");
+    buffers.scatter->addArg(cc.getPosq());
+    buffers.scatter->addArg(correction);
+    buffers.scatter->addArg(cc.getAtomIndexArray());
+    buffers.scatter->addArg(buffers.place);
+    buffers.scatter->addArg(buffers.displacements);
+}
+
+void CommonJumpKernel::uploadCellOffsets() {
+    vector<mm_int4> offsets(cc.getPosCellOffsets());
+    offsets.resize(cellOffsets.getSize());
+    cellOffsets.upload(offsets);
+}
+
+bool CommonJumpKernel::move(ContextImpl& context, int seed, JumpRecord& record) {
+    DeviceBundle& buffers = *bundles[record.bundle];
+    auto start = chrono::steady_clock::now();
+    Vec3 box[3];
+    {
+        ContextSelector selector(cc);
+        cc.getPeriodicBoxVectors(box[0], box[1], box[2]);
+        if (isPeriodic)
+            uploadCellOffsets();
+        for (int axis = 0; axis < 3; axis++) {
+            if (cc.getUseDoublePrecision())
+                buffers.gather->setArg(6 + axis, mm_double4(box[axis][0], box[axis][1], box[axis][2], 0));
+            else
+                buffers.gather->setArg(
+                    6 + axis, mm_float4((float) box[axis][0], (float) box[axis][1], (float) box[axis][2], 0));
+        }
+        buffers.gather->execute(cc.getNumAtoms());
+    }
+    bool isFinite = propose(buffers, isPeriodic ? box : nullptr, seed, record);
+    auto proposedAt = chrono::steady_clock::now();
+    record.gatherSeconds = chrono::duration<double>(proposedAt - start).count() - record.moduleSeconds;
+    if (isFinite) {
+        ContextSelector selector(cc);
+        if (buffers.numRiders > 0)
+            buffers.ride->execute(buffers.numRiders);
+        buffers.scatter->execute(cc.getNumAtoms());
+    }
+    record.scatterSeconds = chrono::duration<double>(chrono::steady_clock::now() - proposedAt).count();
+    return isFinite;
+}
+
+bool CommonJumpKernel::propose(DeviceBundle& buffers, const Vec3* box, int seed, JumpRecord& record) {
+    auto type = usesDoubles() ? at::kDouble : at::kFloat;
+    at::Tensor all = at::empty({buffers.numModelAtoms + buffers.numRiders, 3}, type);
+    {
+        ContextSelector selector(cc);
+        buffers.gathered.download(all.data_ptr(), true);
+    }
+    at::Tensor positions = all.narrow(0, 0, buffers.numModelAtoms).to(at::kDouble, false, true);
+    at::Tensor displacements =
+        proposals[record.bundle]->displacements(positions, box, seed, record.number, record.moduleSeconds);
+    if (!isUsable(displacements))
+        return false;
+    all.narrow(0, 0, buffers.numModelAtoms).copy_(displacements);
+    ContextSelector selector(cc);
+    buffers.displacements.upload(all.data_ptr(), true);
+    return true;
+}
+
+void CommonJumpKernel::save(ContextImpl&) {
+    ContextSelector selector(cc);
+    cc.getPosq().copyTo(savedPosq);
+    cc.getVelm().copyTo(savedVelm);
+    if (cc.getUseMixedPrecision())
+        cc.getPosqCorrection().copyTo(savedCorrection);
+    savedAtomIndex = cc.getAtomIndex();
+    savedCellOffsets = cc.getPosCellOffsets();
+    cc.getPeriodicBoxVectors(savedBox[0], savedBox[1], savedBox[2]);
+}
+
+void CommonJumpKernel::restore(ContextImpl& context) {
+    ContextSelector selector(cc);
+    context.setPeriodicBoxVectors(savedBox[0], savedBox[1], savedBox[2]);
+    savedPosq.copyTo(cc.getPosq());
+    savedVelm.copyTo(cc.getVelm());
+    if (cc.getUseMixedPrecision())
+        savedCorrection.copyTo(cc.getPosqCorrection());
+    if (savedAtomIndex != cc.getAtomIndex())
+        cc.setAtomIndex(savedAtomIndex);
+    cc.setPosCellOffsets(savedCellOffsets);
+}
+
+}  // namespace OpenMMLatent

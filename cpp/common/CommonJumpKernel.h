@@ -1,0 +1,67 @@
+// openmm-latent: learned latent jumps for OpenMM. MIT licence, see LICENSE.
+#ifndef OPENMM_LATENT_COMMON_JUMP_KERNEL_H_
+#define OPENMM_LATENT_COMMON_JUMP_KERNEL_H_
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "openmm/common/ComputeArray.h"
+#include "openmm/common/ComputeContext.h"
+#include "openmm/common/ComputeKernel.h"
+#include "openmm/common/ContextSelector.h"
+#include "torch/TorchJumpKernel.h"
+
+namespace OpenMMLatent {
+
+/** The platforms built on ComputeContext: gather, ride and scatter run on the device. */
+class CommonJumpKernel : public TorchJumpKernel {
+public:
+    CommonJumpKernel(const std::string& name, const OpenMM::Platform& platform, OpenMM::ComputeContext& cc)
+            : TorchJumpKernel(name, platform), cc(cc) {}
+    void initialize(const OpenMM::System& system, const LatentIntegrator& integrator) override;
+    void save(OpenMM::ContextImpl& context) override;
+    void restore(OpenMM::ContextImpl& context) override;
+    bool move(OpenMM::ContextImpl& context, int seed, JumpRecord& record) override;
+
+protected:
+    /** One bundle's buffers on the device; its gathered particles are the model atoms, then the riders. */
+    struct DeviceBundle {
+        int numModelAtoms = 0, numRiders = 0;
+        OpenMM::ComputeArray place;          // per particle of the System, where it is gathered, or -1
+        OpenMM::ComputeArray gathered;       // xyz of the gathered particles, in the precision of positions
+        OpenMM::ComputeArray displacements;  // the same layout
+        OpenMM::ComputeArray riders;         // int4: slot in gathered, origin, axis, plane
+        OpenMM::ComputeKernel gather, ride, scatter;
+    };
+
+    /** Where torch works. */
+    virtual at::Device device() { return at::kCPU; }
+    /**
+     * Fill the model atoms' part of `displacements` from that of `gathered`. Here by way of the host; a platform
+     * whose memory torch can use overrides it.
+     *
+     * @return false if the module's output is not finite
+     */
+    virtual bool propose(DeviceBundle& buffers, const OpenMM::Vec3* box, int seed, JumpRecord& record);
+    bool usesDoubles() const { return cc.getUseDoublePrecision() || cc.getUseMixedPrecision(); }
+
+    OpenMM::ComputeContext& cc;
+
+private:
+    void prepare(const LatentBundle& bundle, DeviceBundle& buffers, const std::vector<bool>& isFrozen);
+    void uploadCellOffsets();
+
+    std::vector<std::unique_ptr<DeviceBundle>> bundles;
+    bool isPeriodic = false;
+    OpenMM::ComputeArray cellOffsets;
+    // The snapshot that restore() brings back.
+    OpenMM::ComputeArray savedPosq, savedCorrection, savedVelm;
+    std::vector<int> savedAtomIndex;
+    std::vector<OpenMM::mm_int4> savedCellOffsets;
+    OpenMM::Vec3 savedBox[3];
+};
+
+}  // namespace OpenMMLatent
+
+#endif

@@ -1,0 +1,35 @@
+// openmm-latent: learned latent jumps for OpenMM. MIT licence, see LICENSE.
+#ifndef OPENMM_LATENT_BUNDLE_H_
+#define OPENMM_LATENT_BUNDLE_H_
+
+#include <array>
+#include <string>
+#include <vector>
+
+namespace OpenMMLatent {
+
+/** A particle that the network does not see and that rides on the local frame of three model atoms. */
+struct Rider {
+    int particle; /**< index in the System */
+    int origin;   /**< model atom (position in LatentBundle::particles) that carries it */
+    int axis;     /**< model atom that sets the first axis, or -1: follow the origin's translation only */
+    int plane;    /**< model atom that sets the second axis, or -1 as above */
+};
+
+/**
+ * One exported model, bound to the particles of one System.
+ *
+ * `archive` holds the bytes of the bundle file, so that a serialised integrator needs no file beside it.
+ */
+struct LatentBundle {
+    std::string name;             /**< what messages call it, usually the file's name */
+    std::string archive;          /**< the bytes of a TorchScript archive */
+    std::vector<int> particles;   /**< System indices of the model atoms, in manifest order */
+    std::vector<int> wholeParent; /**< per model atom, the model atom whose nearest image it takes; -1 at a root */
+    std::vector<Rider> riders;    /**< particles carried by local frames */
+    int numNoise = 0;             /**< standard normal numbers that one jump takes */
+};
+
+}  // namespace OpenMMLatent
+
+#endif

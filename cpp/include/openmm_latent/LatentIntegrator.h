@@ -1,0 +1,148 @@
+// openmm-latent: learned latent jumps for OpenMM. MIT licence, see LICENSE.
+#ifndef OPENMM_LATENT_INTEGRATOR_H_
+#define OPENMM_LATENT_INTEGRATOR_H_
+
+#include <deque>
+#include <iosfwd>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "Export.h"
+#include "JumpRecord.h"
+#include "LatentBundle.h"
+#include "openmm/CompoundIntegrator.h"
+#include "openmm/Kernel.h"
+
+namespace OpenMMLatent {
+
+class JumpGuard;
+
+/** Groups of particles whose geometry the guard compares before and after a jump; System indices throughout. */
+struct StructureTerms {
+    std::vector<std::vector<int>> bonds;         /**< pairs */
+    std::vector<std::vector<int>> chiralCentres; /**< centre and three of its neighbours */
+    std::vector<std::vector<int>> omegas;        /**< the four atoms of each peptide bond's torsion */
+    std::vector<int> heavyAtoms;                 /**< atoms among which clashes are looked for */
+};
+
+/**
+ * Alternates short physical MD with learned latent jumps.
+ *
+ * The relaxation integrator given to the constructor does all MD; step(n) takes n of its steps. A jump comes before
+ * relaxation step k * jumpInterval + 1 (k = 1, 2, ...), so whoever reports every jumpInterval steps sees the end of a
+ * relaxation. Time and step count are those of the relaxation alone.
+ *
+ * One jump: read the model atoms, run the bundle's module, write the displacements back, carry riders, apply
+ * constraints and virtual sites, minimise within bounds, let the guard judge, and redraw velocities; a refused jump
+ * leaves the Context as it was, bit for bit.
+ */
+class OPENMM_LATENT_EXPORT LatentIntegrator : public OpenMM::CompoundIntegrator {
+public:
+    enum Mode {
+        Exploratory = 0, /**< accept every finite jump */
+        Guarded = 1      /**< accept what passes every check of the guard */
+    };
+
+    /**
+     * @param relaxation    integrates the physical MD; ownership passes to this object
+     * @param jumpInterval  relaxation steps between two jumps
+     * @throws OpenMMException for an interval below 1, or an RPMD or Drude integrator
+     */
+    LatentIntegrator(OpenMM::Integrator* relaxation, int jumpInterval);
+    ~LatentIntegrator();
+
+    /** Add a bundle; several bundles take turns, jump by jump, in the order they were added. */
+    int addBundle(const LatentBundle& bundle);
+    int getNumBundles() const { return (int) bundles.size(); }
+    const LatentBundle& getBundle(int index) const;
+
+    int getJumpInterval() const { return jumpInterval; }
+    void setJumpInterval(int steps);
+    Mode getMode() const { return mode; }
+    void setMode(Mode value) { mode = value; }
+    /** One seed gives one trajectory: noise and velocities come from (seed, jump number) alone. */
+    int getRandomNumberSeed() const { return seed; }
+    void setRandomNumberSeed(int value) { seed = value; }
+    /** Temperature of redrawn velocities [K]; negative (the default) means the relaxation integrator's own. */
+    double getTemperature() const { return temperature; }
+    void setTemperature(double kelvin) { temperature = kelvin; }
+    /** Whether velocities are drawn anew after an accepted jump (the default) or kept. */
+    bool getRedrawsVelocities() const { return redrawsVelocities; }
+    void setRedrawsVelocities(bool value) { redrawsVelocities = value; }
+    /** Number of particles that the System must have, or 0 for any. */
+    int getNumParticles() const { return numParticles; }
+    void setNumParticles(int value) { numParticles = value; }
+
+    const StructureTerms& getStructureTerms() const { return structureTerms; }
+    void setStructureTerms(const StructureTerms& terms) { structureTerms = terms; }
+    /**
+     * Thresholds of the guard and bounds of the minimisation, by name:
+     *
+     * maxEnergyIncrease    [kJ/mol] minimised energy over the energy of the frame that was left (default 50)
+     * maxForce             [kJ/mol/nm] on one particle, after minimisation (default 5000)
+     * maxConstraintError   relative (default 1e-3)
+     * maxBondChange        relative to the length before the jump (default 0.25)
+     * maxOmegaDeviation    [rad] from the planar form, cis or trans, held before the jump (default pi/3)
+     * minDistance          [nm] between heavy atoms more than three bonds apart (default 0.2)
+     * maxMinimizerIterations    (default 100)
+     * minimizerTolerance   [kJ/mol/nm] root mean square force at which minimisation ends (default 50)
+     */
+    double getThreshold(const std::string& name) const;
+    void setThreshold(const std::string& name, double value);
+    const std::map<std::string, double>& getThresholds() const { return thresholds; }
+
+    long long getNumJumps() const { return numJumps; }
+    long long getNumAccepted() const;
+    /** Every reason for which a jump can be refused, in the order in which they are looked at. */
+    static std::vector<std::string> getRefusalReasons();
+    long long getNumRefused(const std::string& reason) const;
+    /** Records of the jumps after the one with this number; the last 10000 are kept. */
+    std::vector<JumpRecord> getJumpRecords(long long afterNumber) const;
+
+    void step(int steps) override;
+    /** Make one jump now, whatever the phase; the phase stays. Returns whether it was accepted. */
+    bool jump();
+
+protected:
+    void initialize(OpenMM::ContextImpl& context) override;
+    void cleanup() override;
+    std::vector<std::string> getKernelNames() override;
+    void stateChanged(OpenMM::State::DataType changed) override;
+    bool kineticEnergyRequiresForce() const override;
+    std::vector<OpenMM::Vec3> getVelocitiesForTemperature(const OpenMM::System& system, double temperature,
+                                                          int randomSeed) const override;
+    void createCheckpoint(std::ostream& stream) const override;
+    void loadCheckpoint(std::istream& stream) override;
+    void serializeParameters(OpenMM::SerializationNode& node) const override;
+    void deserializeParameters(const OpenMM::SerializationNode& node) override;
+
+private:
+    class JumpScope;
+    bool attempt(JumpRecord& record);
+    double relaxationTemperature() const;
+    void count(const JumpRecord& record);
+
+    std::vector<LatentBundle> bundles;
+    StructureTerms structureTerms;
+    std::map<std::string, double> thresholds;
+    Mode mode;
+    int jumpInterval, seed, numParticles;
+    double temperature;
+    bool redrawsVelocities;
+    // The phase and the tally: saved with the Context.
+    long long stepsSinceJump, numJumps;
+    std::map<std::string, long long> refusals;
+    std::deque<JumpRecord> records;
+    bool isJumping;
+    OpenMM::Kernel kernel;
+    std::unique_ptr<JumpGuard> guard;
+};
+
+/** Make XmlSerializer know LatentIntegrator; called once when the library is loaded. */
+OPENMM_LATENT_EXPORT void registerLatentSerializationProxies();
+
+}  // namespace OpenMMLatent
+
+#endif

@@ -1,0 +1,55 @@
+// openmm-latent: learned latent jumps for OpenMM. MIT licence, see LICENSE.
+#ifndef OPENMM_LATENT_JUMP_KERNEL_H_
+#define OPENMM_LATENT_JUMP_KERNEL_H_
+
+#include <string>
+
+#include "Export.h"
+#include "JumpRecord.h"
+#include "openmm/KernelImpl.h"
+#include "openmm/System.h"
+#include "openmm/internal/ContextImpl.h"
+
+namespace OpenMMLatent {
+
+class LatentIntegrator;
+
+/**
+ * What each platform provides for a jump: read the model atoms, run the module, move the particles; and a snapshot
+ * that brings everything back bit for bit. Constraints, minimisation, acceptance and velocities are the integrator's.
+ */
+class OPENMM_LATENT_EXPORT LatentJumpKernel : public OpenMM::KernelImpl {
+public:
+    static std::string Name() { return "LatentJump"; }
+    LatentJumpKernel(const std::string& name, const OpenMM::Platform& platform) : KernelImpl(name, platform) {}
+
+    /** Load every bundle. Throws OpenMMException naming the bundle that cannot be loaded. */
+    virtual void initialize(const OpenMM::System& system, const LatentIntegrator& integrator) = 0;
+
+    /** Remember positions, velocities and box. */
+    virtual void save(OpenMM::ContextImpl& context) = 0;
+    /** Bring back, bit for bit, what the last save() remembered. */
+    virtual void restore(OpenMM::ContextImpl& context) = 0;
+
+    /**
+     * Move the particles by one application of a bundle's `jump`.
+     *
+     * The module's noise is a function of (seed, record.number) alone, the same on every platform.
+     *
+     * @param record  gives the jump's number and bundle; receives the gather, module and scatter times
+     * @return false, with no particle moved, if the module's output is not finite
+     */
+    virtual bool move(OpenMM::ContextImpl& context, int seed, JumpRecord& record) = 0;
+
+    /** Make the memory that the last move() produced the bundle's memory. */
+    virtual void commitState(int bundle) = 0;
+    /** Forget the bundle's memory: the next move() begins with `initial_state` of the frame it finds. */
+    virtual void resetState(int bundle) = 0;
+    /** The bundle's memory as bytes, exact; empty if it is to be made anew. */
+    virtual std::string getState(int bundle) const = 0;
+    virtual void setState(int bundle, const std::string& bytes) = 0;
+};
+
+}  // namespace OpenMMLatent
+
+#endif

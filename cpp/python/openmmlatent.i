@@ -1,0 +1,200 @@
+// openmm-latent: learned latent jumps for OpenMM. MIT licence, see LICENSE.
+%module(package="openmm_latent") openmmlatent
+
+%pythonbegin %{
+import openmm
+%}
+
+%include "factory.i"
+%include "std_string.i"
+%include "std_vector.i"
+%import(module="openmm") "swig/OpenMMSwigHeaders.i"
+%include "swig/typemaps.i"
+
+%{
+#include "openmm_latent/LatentIntegrator.h"
+#include "OpenMM.h"
+#include "OpenMMAmoeba.h"
+#include "OpenMMDrude.h"
+#include "openmm/RPMDIntegrator.h"
+#include "openmm/RPMDMonteCarloBarostat.h"
+#include <numpy/arrayobject.h>
+
+/** Gives the interpreter to other threads for as long as it lives, also when an exception ends its scope. */
+class WithoutInterpreterLock {
+public:
+    WithoutInterpreterLock() : state(PyEval_SaveThread()) {}
+    ~WithoutInterpreterLock() { PyEval_RestoreThread(state); }
+private:
+    PyThreadState* state;
+};
+
+static void raiseOpenMMException(const char* message) {
+    PyObject* openmm = PyImport_ImportModule("openmm");
+    PyObject* type = PyObject_GetAttrString(openmm, "OpenMMException");
+    PyErr_SetString(type, message);
+    Py_XDECREF(type);
+    Py_XDECREF(openmm);
+}
+%}
+
+%template(_IntVector) std::vector<int>;
+%template(_IntTable) std::vector<std::vector<int> >;
+%template(_StringVector) std::vector<std::string>;
+
+%exception {
+    try {
+        $action
+    } catch (std::exception& error) {
+        raiseOpenMMException(error.what());
+        SWIG_fail;
+    }
+}
+// Other Python threads run while a trajectory does.
+%define RELEASES_LOCK(METHOD)
+%exception METHOD {
+    try {
+        WithoutInterpreterLock unlocked;
+        $action
+    } catch (std::exception& error) {
+        raiseOpenMMException(error.what());
+        SWIG_fail;
+    }
+}
+%enddef
+RELEASES_LOCK(OpenMMLatent::LatentIntegrator::step)
+RELEASES_LOCK(OpenMMLatent::LatentIntegrator::jump)
+
+// A bundle's archive is bytes in Python.
+%typemap(in) const std::string& archive (std::string bytes) {
+    char* data;
+    Py_ssize_t size;
+    if (PyBytes_AsStringAndSize($input, &data, &size) != 0)
+        SWIG_fail;
+    bytes.assign(data, size);
+    $1 = &bytes;
+}
+%typemap(freearg) const std::string& archive ""
+%typemap(typecheck, precedence=SWIG_TYPECHECK_STRING) const std::string& archive {
+    $1 = PyBytes_Check($input);
+}
+
+// The LatentIntegrator owns its relaxation integrator, and an adopted integrator's C++ object.
+%apply SWIGTYPE* DISOWN { OpenMM::Integrator* relaxation };
+%apply SWIGTYPE* DISOWN { OpenMM::Integrator* given };
+%newobject OpenMMLatent::LatentIntegrator::_adopt;
+
+%immutable;
+%include "openmm_latent/JumpRecord.h"
+%mutable;
+%template(_JumpRecords) std::vector<OpenMMLatent::JumpRecord>;
+
+%pythonprepend OpenMMLatent::LatentIntegrator::LatentIntegrator(OpenMM::Integrator* relaxation, int jumpInterval) %{
+        if not isinstance(relaxation, openmm.Integrator):
+            raise openmm.OpenMMException(
+                f"relaxation must be an OpenMM integrator, got {type(relaxation).__name__}")
+        if not relaxation.thisown:
+            raise openmm.OpenMMException(
+                "relaxation already belongs to a CompoundIntegrator or another LatentIntegrator; create a new one")
+%}
+
+namespace OpenMMLatent {
+
+class LatentIntegrator : public OpenMM::CompoundIntegrator {
+public:
+    enum Mode { Exploratory = 0, Guarded = 1 };
+    LatentIntegrator(OpenMM::Integrator* relaxation, int jumpInterval);
+    int getNumBundles() const;
+    int getJumpInterval() const;
+    void setJumpInterval(int steps);
+    OpenMMLatent::LatentIntegrator::Mode getMode() const;
+    void setMode(OpenMMLatent::LatentIntegrator::Mode value);
+    int getRandomNumberSeed() const;
+    void setRandomNumberSeed(int value);
+    double getTemperature() const;
+    void setTemperature(double kelvin);
+    bool getRedrawsVelocities() const;
+    void setRedrawsVelocities(bool value);
+    int getNumParticles() const;
+    void setNumParticles(int value);
+    double getThreshold(const std::string& name) const;
+    void setThreshold(const std::string& name, double value);
+    long long getNumJumps() const;
+    long long getNumAccepted() const;
+    static std::vector<std::string> getRefusalReasons();
+    long long getNumRefused(const std::string& reason) const;
+    std::vector<OpenMMLatent::JumpRecord> getJumpRecords(long long afterNumber) const;
+    void step(int steps);
+    bool jump();
+
+    %extend {
+        void _addBundle(const std::string& name, const std::string& archive, const std::vector<int>& particles,
+                        const std::vector<int>& wholeParent, const std::vector<std::vector<int> >& riders,
+                        int numNoise) {
+            OpenMMLatent::LatentBundle bundle;
+            bundle.name = name;
+            bundle.archive = archive;
+            bundle.particles = particles;
+            bundle.wholeParent = wholeParent;
+            for (auto& rider : riders)
+                bundle.riders.push_back({rider[0], rider[1], rider[2], rider[3]});
+            bundle.numNoise = numNoise;
+            self->addBundle(bundle);
+        }
+        void _setStructureTerms(const std::vector<std::vector<int> >& bonds,
+                                const std::vector<std::vector<int> >& chiralCentres,
+                                const std::vector<std::vector<int> >& omegas, const std::vector<int>& heavyAtoms) {
+            self->setStructureTerms({bonds, chiralCentres, omegas, heavyAtoms});
+        }
+        std::string _getBundleName(int index) const {
+            return self->getBundle(index).name;
+        }
+        std::vector<std::string> _getThresholdNames() const {
+            std::vector<std::string> names;
+            for (auto& entry : self->getThresholds())
+                names.push_back(entry.first);
+            return names;
+        }
+        static OpenMMLatent::LatentIntegrator& cast(OpenMM::Integrator& integrator) {
+            return dynamic_cast<OpenMMLatent::LatentIntegrator&>(integrator);
+        }
+        static bool isinstance(OpenMM::Integrator& integrator) {
+            return dynamic_cast<OpenMMLatent::LatentIntegrator*>(&integrator) != NULL;
+        }
+        static OpenMMLatent::LatentIntegrator* _adopt(OpenMM::Integrator* given) {
+            return dynamic_cast<OpenMMLatent::LatentIntegrator*>(given);
+        }
+        %pythoncode %{
+def getThresholds(self):
+    """Return every threshold of the guard and bound of the minimisation, by name."""
+    return {name: self.getThreshold(name) for name in self._getThresholdNames()}
+
+def getRefusals(self):
+    """Return how many jumps were refused, by reason."""
+    return {reason: self.getNumRefused(reason) for reason in self.getRefusalReasons()}
+
+def __getstate__(self):
+    return openmm.XmlSerializer.serialize(self)
+
+def __setstate__(self, xml):
+    restored = LatentIntegrator._adopt(openmm.XmlSerializer.deserialize(xml))
+    restored.thisown = False
+    self.this = restored.this
+    self.thisown = True
+
+def __copy__(self):
+    return LatentIntegrator._adopt(openmm.XmlSerializer.clone(self))
+
+def __deepcopy__(self, memo):
+    return self.__copy__()
+        %}
+    }
+};
+
+void registerLatentSerializationProxies();
+
+}  // namespace OpenMMLatent
+
+%init %{
+    OpenMMLatent::registerLatentSerializationProxies();
+%}

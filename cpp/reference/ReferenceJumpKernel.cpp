@@ -1,0 +1,143 @@
+// openmm-latent: learned latent jumps for OpenMM. MIT licence, see LICENSE.
+// Reference and CPU platforms: both keep positions as doubles in ReferencePlatform::PlatformData.
+#include <ATen/ATen.h>
+
+#include <chrono>
+
+#include "openmm/KernelFactory.h"
+#include "openmm/OpenMMException.h"
+#include "openmm/Platform.h"
+#include "openmm/reference/ReferencePlatform.h"
+#include "torch/TorchJumpKernel.h"
+
+using namespace OpenMM;
+using namespace std;
+
+namespace OpenMMLatent {
+
+namespace {
+
+ReferencePlatform::PlatformData& platformData(ContextImpl& context) {
+    return *reinterpret_cast<ReferencePlatform::PlatformData*>(context.getPlatformData());
+}
+
+/** An orthonormal frame on three points; false if they are (nearly) on a line. */
+bool localFrame(const Vec3& origin, const Vec3& axis, const Vec3& plane, Vec3 frame[3]) {
+    Vec3 first = axis - origin, third = first.cross(plane - origin);
+    double firstLength = sqrt(first.dot(first)), thirdLength = sqrt(third.dot(third));
+    if (thirdLength < 1e-4 * firstLength * firstLength || firstLength == 0)
+        return false;
+    frame[0] = first / firstLength;
+    frame[2] = third / thirdLength;
+    frame[1] = frame[2].cross(frame[0]);
+    return true;
+}
+
+class ReferenceJumpKernel : public TorchJumpKernel {
+public:
+    using TorchJumpKernel::TorchJumpKernel;
+
+    void initialize(const System& system, const LatentIntegrator& integrator) override {
+        loadProposals(integrator, at::kCPU);
+        for (int i = 0; i < integrator.getNumBundles(); i++)
+            bundles.push_back(&integrator.getBundle(i));
+        isPeriodic = system.usesPeriodicBoundaryConditions();
+        for (int i = 0; i < system.getNumParticles(); i++)
+            isFrozen.push_back(system.getParticleMass(i) == 0 && !system.isVirtualSite(i));
+    }
+
+    void save(ContextImpl& context) override {
+        auto& data = platformData(context);
+        savedPositions = *data.positions;
+        savedVelocities = *data.velocities;
+        copy(data.periodicBoxVectors, data.periodicBoxVectors + 3, savedBox);
+    }
+
+    void restore(ContextImpl& context) override {
+        auto& data = platformData(context);
+        *data.positions = savedPositions;
+        *data.velocities = savedVelocities;
+        context.setPeriodicBoxVectors(savedBox[0], savedBox[1], savedBox[2]);
+    }
+
+    bool move(ContextImpl& context, int seed, JumpRecord& record) override {
+        auto start = chrono::steady_clock::now();
+        auto& data = platformData(context);
+        vector<Vec3>& positions = *data.positions;
+        const LatentBundle& bundle = *bundles[record.bundle];
+        at::Tensor gathered = at::empty({(int64_t) bundle.particles.size(), 3}, at::kDouble);
+        auto* input = reinterpret_cast<Vec3*>(gathered.data_ptr<double>());
+        for (size_t i = 0; i < bundle.particles.size(); i++)
+            input[i] = positions[bundle.particles[i]];
+        at::Tensor displacements = proposals[record.bundle]->displacements(
+            gathered, isPeriodic ? data.periodicBoxVectors : nullptr, seed, record.number, record.moduleSeconds);
+        auto proposedAt = chrono::steady_clock::now();
+        bool isFinite = isUsable(displacements);
+        if (isFinite)
+            apply(bundle, reinterpret_cast<const Vec3*>(displacements.data_ptr<double>()), positions);
+        auto end = chrono::steady_clock::now();
+        // Centring, noise and the cast are the contract's share of gathering.
+        record.gatherSeconds = chrono::duration<double>(proposedAt - start).count() - record.moduleSeconds;
+        record.scatterSeconds = chrono::duration<double>(end - proposedAt).count();
+        return isFinite;
+    }
+
+private:
+    void apply(const LatentBundle& bundle, const Vec3* displacements, vector<Vec3>& positions) const {
+        // Riders first: they need the frame on which they sit now.
+        for (auto& rider : bundle.riders)
+            if (!isFrozen[rider.particle])
+                positions[rider.particle] += riderDisplacement(bundle, rider, displacements, positions);
+        for (size_t i = 0; i < bundle.particles.size(); i++)
+            if (!isFrozen[bundle.particles[i]])
+                positions[bundle.particles[i]] += displacements[i];
+    }
+
+    static Vec3 riderDisplacement(const LatentBundle& bundle, const Rider& rider, const Vec3* displacements,
+                                  const vector<Vec3>& positions) {
+        if (rider.axis < 0)
+            return displacements[rider.origin];
+        const Vec3& origin = positions[bundle.particles[rider.origin]];
+        const Vec3& axis = positions[bundle.particles[rider.axis]];
+        const Vec3& plane = positions[bundle.particles[rider.plane]];
+        Vec3 before[3], after[3];
+        if (!localFrame(origin, axis, plane, before) ||
+            !localFrame(origin + displacements[rider.origin], axis + displacements[rider.axis],
+                        plane + displacements[rider.plane], after))
+            return displacements[rider.origin];
+        Vec3 arm = positions[rider.particle] - origin, turned;
+        for (int k = 0; k < 3; k++)
+            turned += after[k] * arm.dot(before[k]);
+        return displacements[rider.origin] + turned - arm;
+    }
+
+    vector<const LatentBundle*> bundles;
+    bool isPeriodic = false;
+    vector<bool> isFrozen;
+    vector<Vec3> savedPositions, savedVelocities;
+    Vec3 savedBox[3];
+};
+
+class ReferenceJumpKernelFactory : public KernelFactory {
+public:
+    KernelImpl* createKernelImpl(string name, const Platform& platform, ContextImpl&) const override {
+        if (name == LatentJumpKernel::Name())
+            return new ReferenceJumpKernel(name, platform);
+        throw OpenMMException("openmm-latent has no Reference kernel called '" + name + "'");
+    }
+};
+
+}  // namespace
+
+}  // namespace OpenMMLatent
+
+extern "C" OPENMM_LATENT_EXPORT void registerPlatforms() {}
+
+extern "C" OPENMM_LATENT_EXPORT void registerKernelFactories() {
+    for (int i = 0; i < Platform::getNumPlatforms(); i++) {
+        Platform& platform = Platform::getPlatform(i);
+        if (dynamic_cast<ReferencePlatform*>(&platform) != nullptr)  // the CPU platform is one, too
+            platform.registerKernelFactory(OpenMMLatent::LatentJumpKernel::Name(),
+                                           new OpenMMLatent::ReferenceJumpKernelFactory());
+    }
+}

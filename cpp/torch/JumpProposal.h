@@ -1,0 +1,57 @@
+// openmm-latent: learned latent jumps for OpenMM. MIT licence, see LICENSE.
+#ifndef OPENMM_LATENT_JUMP_PROPOSAL_H_
+#define OPENMM_LATENT_JUMP_PROPOSAL_H_
+
+#include <memory>
+#include <string>
+
+#include "ModuleRunner.h"
+#include "openmm/Vec3.h"
+#include "openmm_latent/Export.h"
+#include "openmm_latent/LatentBundle.h"
+
+namespace OpenMMLatent {
+
+/** One bundle at work: turns the positions of its model atoms into displacements, and keeps the model's memory. */
+class OPENMM_LATENT_EXPORT JumpProposal {
+public:
+    JumpProposal(const LatentBundle& bundle, at::Device device);
+
+    /**
+     * Run the module once.
+     *
+     * Molecules are made whole and the whole is centred in double precision; the module sees float32. What comes
+     * back is the difference between the module's output and its input, so that an atom which the module leaves
+     * alone does not move by as much as a rounding error.
+     *
+     * @param positions  (n_atoms, 3) float64 [nm] of the model atoms, on the runner's device; overwritten
+     * @param box        periodic box vectors, or null for a system without
+     * @param seed,number  from these alone comes the noise
+     * @param moduleSeconds  receives the time of the module's own forward
+     * @return (n_atoms, 3) float64 displacements [nm]
+     */
+    at::Tensor displacements(at::Tensor& positions, const OpenMM::Vec3* box, int seed, long long number,
+                             double& moduleSeconds);
+
+    void commitState();
+    void resetState();
+    std::string getState() const;
+    void setState(const std::string& bytes);
+
+private:
+    void makeWhole(at::Tensor& positions, const OpenMM::Vec3* box) const;
+    at::Tensor makeNoise(int seed, long long number) const;
+
+    std::unique_ptr<ModuleRunner> runner;
+    int numNoise;
+    at::Tensor wholeParent;  // (n_atoms,) int64, an atom without a parent is its own
+    bool hasState;
+    ModelState state, nextState;
+};
+
+/** Whether every displacement is finite and none leads farther than 100 nm away. */
+OPENMM_LATENT_EXPORT bool isUsable(const at::Tensor& displacements);
+
+}  // namespace OpenMMLatent
+
+#endif

@@ -1,0 +1,34 @@
+// openmm-latent: learned latent jumps for OpenMM. MIT licence, see LICENSE.
+#ifndef OPENMM_LATENT_TORCH_JUMP_KERNEL_H_
+#define OPENMM_LATENT_TORCH_JUMP_KERNEL_H_
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "JumpProposal.h"
+#include "openmm_latent/LatentIntegrator.h"
+#include "openmm_latent/LatentJumpKernel.h"
+
+namespace OpenMMLatent {
+
+/** What the platforms' kernels have in common: the bundles at work, and their memories. */
+class TorchJumpKernel : public LatentJumpKernel {
+public:
+    using LatentJumpKernel::LatentJumpKernel;
+    void commitState(int bundle) override { proposals[bundle]->commitState(); }
+    void resetState(int bundle) override { proposals[bundle]->resetState(); }
+    std::string getState(int bundle) const override { return proposals[bundle]->getState(); }
+    void setState(int bundle, const std::string& bytes) override { proposals[bundle]->setState(bytes); }
+
+protected:
+    void loadProposals(const LatentIntegrator& integrator, at::Device device) {
+        for (int i = 0; i < integrator.getNumBundles(); i++)
+            proposals.push_back(std::make_unique<JumpProposal>(integrator.getBundle(i), device));
+    }
+    std::vector<std::unique_ptr<JumpProposal>> proposals;
+};
+
+}  // namespace OpenMMLatent
+
+#endif

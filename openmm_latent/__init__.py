@@ -1,0 +1,9 @@
+"""Learned latent jumps inside OpenMM simulations."""
+
+from openmm_latent import plugin as plugin  # first: it checks versions and loads the C++ side
+from openmm_latent.errors import LatentError
+from openmm_latent.reporters import LatentReporter
+from openmm_latent.simulation import LatentIntegrator, LatentModel
+from openmm_latent.version import __version__
+
+__all__ = ["LatentError", "LatentIntegrator", "LatentModel", "LatentReporter", "__version__"]

@@ -1,0 +1,301 @@
+"""Bundles: one file holding a scripted module and a manifest that says what it is.
+
+A bundle is a TorchScript archive (a zip file) with one more entry, `manifest.json`. Its SHA-256 field covers every
+other entry, code and weights alike; loading checks it before anything of the archive runs. All of the project's Python
+calls to torch.jit are in this file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import warnings
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from openmm_latent.errors import LatentError, require
+from openmm_latent.model import CONTRACT_METHODS, CONTRACT_VERSION, LatentModule, check_module
+from openmm_latent.topology import AtomRecord
+from openmm_latent.version import __version__
+
+_MANIFEST = "manifest.json"
+_EXPECTED = "give a file that `openmm-latent train` or export_bundle wrote"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a bundle says of itself; every field is checked when it is loaded.
+
+    Attributes
+    ----------
+    contract_version : int
+        Of `model.py`.
+    family, config : str, dict
+        Family and configuration of the model.
+    atoms : list of AtomRecord
+        The model atoms, in the order of the module's input.
+    masses : list of float
+        Of the model atoms [amu].
+    lag_time : float
+        Physical time of one jump [ps].
+    noise_sizes : dict
+        Standard normal numbers that each random method takes.
+    n_latent, n_slow : int
+        Widths of the latent and of the slow coordinates.
+    slow_periods : list of float
+        Period of each slow coordinate; 0.0 where it is not an angle.
+    capabilities : list of str
+        The contract's methods that the module has.
+    reference_positions : list
+        (n_atoms, 3) [nm] of the structure on which the model superposes.
+    training : dict
+        temperature [K], force_field, digest (SHA-256), files, seed.
+    licence, references, code_version : str, list of str, str
+    sha256 : str
+        Of the archive's other entries.
+    """
+
+    contract_version: int
+    family: str
+    config: dict[str, Any]
+    atoms: list[AtomRecord]
+    masses: list[float]
+    lag_time: float
+    noise_sizes: dict[str, int]
+    n_latent: int
+    n_slow: int
+    slow_periods: list[float]
+    capabilities: list[str]
+    reference_positions: list[list[float]]
+    training: dict[str, Any]
+    licence: str
+    references: list[str]
+    code_version: str
+    sha256: str
+
+    @property
+    def temperature(self) -> float | None:
+        """Temperature of the training data [K]; None if it was not recorded."""
+        return self.training.get("temperature")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle that passed every check.
+
+    Attributes
+    ----------
+    name : str
+        The file's name, for messages.
+    archive : bytes
+        The whole file.
+    manifest : Manifest
+    module : torch.jit.ScriptModule
+        On the CPU, in evaluation mode.
+    """
+
+    name: str
+    archive: bytes
+    manifest: Manifest
+    module: Any
+
+
+def export_bundle(
+    module: LatentModule,
+    path: str | Path,
+    *,
+    family: str,
+    atoms: Sequence[AtomRecord],
+    masses: Sequence[float],
+    lag_time: float,
+    config: Mapping[str, Any],
+    training: Mapping[str, Any],
+    reference_positions: np.ndarray,
+    licence: str = "MIT",
+    references: Sequence[str] = (),
+) -> Path:
+    """Script a module and write it with its manifest; the file appears whole or not at all.
+
+    Parameters
+    ----------
+    module : LatentModule
+        Put into evaluation mode; its contract methods are run once on `reference_positions` first.
+    path : path-like
+        Usually ending in `.latent.pt`.
+    family, config, training, licence, references
+        As in `Manifest`.
+    atoms : sequence of AtomRecord
+        (n_atoms,) in the order of the module's input.
+    masses : sequence of float
+        (n_atoms,) [amu]
+    lag_time : float
+        [ps]
+    reference_positions : np.ndarray
+        (n_atoms, 3) [nm]
+
+    Raises
+    ------
+    LatentError
+        Sizes that disagree, or a method that breaks the contract.
+    """
+    reference = np.asarray(reference_positions, dtype=np.float64)
+    require(
+        len(atoms) == module.n_atoms == len(masses) and reference.shape == (module.n_atoms, 3),
+        f"atoms, masses and reference_positions must describe the module's {module.n_atoms} model atoms, got "
+        f"{len(atoms)}, {len(masses)} and shape {reference.shape}",
+    )
+    require(lag_time > 0, f"lag_time must be a positive time in ps, got {lag_time}")
+    module = module.to("cpu").eval()
+    check_module(module, torch.from_numpy(reference).float().expand(2, -1, -1).clone())
+    archive = _script(module)
+    manifest = Manifest(
+        contract_version=CONTRACT_VERSION,
+        family=family,
+        config=dict(config),
+        atoms=list(atoms),
+        masses=[float(mass) for mass in masses],
+        lag_time=float(lag_time),
+        noise_sizes=module.noise_sizes(),
+        n_latent=module.n_latent,
+        n_slow=module.n_slow,
+        slow_periods=module.slow_periods(),
+        capabilities=[name for name in CONTRACT_METHODS if hasattr(module, name)],
+        reference_positions=reference.round(6).tolist(),
+        training=dict(training),
+        licence=licence,
+        references=list(references),
+        code_version=__version__,
+        sha256=_digest(archive),
+    )
+    path = Path(path)
+    require(path.parent.is_dir(), f"out: the folder '{path.parent}' does not exist; create it first")
+    partial = path.with_name(path.name + ".part")
+    partial.write_bytes(_with_manifest(archive, manifest))
+    partial.replace(path)
+    return path
+
+
+def load_bundle(path: str | Path) -> Bundle:
+    """Read a bundle, check all of it, and only then load its module.
+
+    Raises
+    ------
+    LatentError
+        The file is missing, truncated, altered, of another kind, or of another contract version.
+    """
+    archive, manifest = _read(path)
+    name = Path(path).name
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*torch.jit.*deprecated", category=DeprecationWarning)
+            module = torch.jit.load(io.BytesIO(archive), map_location="cpu")
+    except RuntimeError as error:
+        raise LatentError(
+            f"bundle '{name}' cannot be loaded by torch {torch.__version__} ({str(error).splitlines()[0]}); {_EXPECTED}"
+        ) from error
+    missing = [method for method in manifest.capabilities if not hasattr(module, method)]
+    require(not missing, f"bundle '{name}' promises {missing} but its module lacks them; {_EXPECTED}")
+    return Bundle(name, archive, manifest, module.eval())
+
+
+def inspect_bundle(path: str | Path) -> dict[str, Any]:
+    """Return the manifest of a checked bundle as plain data, without running anything of it."""
+    return asdict(_read(path)[1])
+
+
+def _script(module: LatentModule) -> bytes:
+    """Compile the contract's methods of a module and return the archive."""
+    for name in CONTRACT_METHODS:
+        method = getattr(type(module), name, None)
+        if method is not None:
+            torch.jit.export(method)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*torch.jit.*deprecated", category=DeprecationWarning)
+        scripted = torch.jit.script(module)
+        buffer = io.BytesIO()
+        torch.jit.save(scripted, buffer)
+    return buffer.getvalue()
+
+
+def _digest(archive: bytes) -> str:
+    """SHA-256 of the names and contents of all entries but the manifest."""
+    digest = hashlib.sha256()
+    with zipfile.ZipFile(io.BytesIO(archive)) as entries:
+        for name in sorted(entries.namelist()):
+            # Inside the archive everything lies in a folder named after the file; the name after it is what counts.
+            inner = name.split("/", 1)[-1]
+            if inner == f"extra/{_MANIFEST}":
+                continue
+            content = entries.read(name)
+            digest.update(f"{inner}\0{len(content)}\0".encode())
+            digest.update(content)
+    return digest.hexdigest()
+
+
+def _with_manifest(archive: bytes, manifest: Manifest) -> bytes:
+    """Return the archive with the manifest as its last entry."""
+    buffer = io.BytesIO(archive)
+    with zipfile.ZipFile(buffer, "a") as entries:
+        root = entries.namelist()[0].split("/", 1)[0]
+        entries.writestr(f"{root}/extra/{_MANIFEST}", json.dumps(asdict(manifest), indent=1))
+    return buffer.getvalue()
+
+
+def _read(path: str | Path) -> tuple[bytes, Manifest]:
+    """Read a file and check everything that can be checked without running it."""
+    path = Path(path)
+    require(path.is_file(), f"bundle '{path}' does not exist or is no file; {_EXPECTED}")
+    name = path.name
+    archive = path.read_bytes()
+    try:
+        with zipfile.ZipFile(io.BytesIO(archive)) as entries:
+            holders = [entry for entry in entries.namelist() if entry.endswith(f"/extra/{_MANIFEST}")]
+            require(len(holders) == 1, f"'{name}' is no openmm-latent bundle: it has no manifest; {_EXPECTED}")
+            content = json.loads(entries.read(holders[0]))
+        digest = _digest(archive)
+    except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError) as error:
+        raise LatentError(f"'{name}' is no openmm-latent bundle, or is truncated ({error}); {_EXPECTED}") from error
+    except ValueError as error:
+        if isinstance(error, LatentError):
+            raise
+        raise LatentError(f"bundle '{name}' has an unreadable manifest ({error}); {_EXPECTED}") from error
+    manifest = _parse(content, name)
+    require(
+        digest == manifest.sha256,
+        f"bundle '{name}' was altered: its contents have SHA-256 {digest[:12]}..., its manifest says "
+        f"{manifest.sha256[:12]}...; get it again from where it was exported",
+    )
+    return archive, manifest
+
+
+def _parse(content: Any, name: str) -> Manifest:
+    """Turn JSON into a manifest, checking fields and the sizes that must agree."""
+    expected = {entry.name for entry in fields(Manifest)}
+    require(isinstance(content, dict), f"bundle '{name}' has a manifest that is no JSON object; {_EXPECTED}")
+    version = content.get("contract_version")
+    require(
+        version == CONTRACT_VERSION,
+        f"bundle '{name}' follows contract version {version}, this openmm_latent {__version__} knows version "
+        f"{CONTRACT_VERSION}; export it again, or install the release that wrote it",
+    )
+    wrong = sorted(expected.symmetric_difference(content))
+    require(not wrong, f"bundle '{name}' has a manifest with missing or unknown fields {wrong}; {_EXPECTED}")
+    try:
+        atoms = [AtomRecord(**atom) for atom in content["atoms"]]
+    except TypeError as error:
+        raise LatentError(f"bundle '{name}' has a manifest with malformed atoms ({error}); {_EXPECTED}") from error
+    manifest = Manifest(**{**content, "atoms": atoms})
+    sizes = {len(atoms), len(manifest.masses), len(manifest.reference_positions)}
+    require(
+        len(sizes) == 1 and len(atoms) > 0,
+        f"bundle '{name}' names {len(atoms)} atoms, {len(manifest.masses)} masses and "
+        f"{len(manifest.reference_positions)} reference positions, which must be equally many; {_EXPECTED}",
+    )
+    return manifest

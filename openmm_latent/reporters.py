@@ -1,0 +1,126 @@
+"""A reporter that writes what became of each jump."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any, TextIO
+
+from openmm import State, unit
+from openmm.app import Simulation
+
+from openmm_latent.errors import require
+from openmm_latent.simulation import LatentIntegrator, LatentModel, mode_name
+
+_COLUMNS = (
+    "jump",
+    "step",
+    "mode",
+    "model",
+    "outcome",
+    "reason",
+    "energy_before_kj_per_mol",
+    "energy_after_kj_per_mol",
+    "largest_force_kj_per_mol_nm",
+    "minimizer_iterations",
+    "md_time_ps",
+    "accepted_jumps_x_lag_time_ps",
+)
+
+
+class LatentReporter:
+    """Write one CSV row a jump, with the slow coordinates of the reported frame beside the last one.
+
+    Parameters
+    ----------
+    file : path-like or text file
+        Where to write.
+    reportInterval : int
+        Steps between reports; every jump since the last report gets a row, so none is lost. Equal to jumpInterval,
+        each row carries the slow coordinates at the end of its relaxation.
+    model : LatentModel, optional
+        Gives the slow coordinates (without it those columns are left out) and the lag time.
+    append : bool
+        Go on with an existing file, after a restart.
+
+    Notes
+    -----
+    `md_time_ps` is the Context's time, that of relaxation alone. `accepted_jumps_x_lag_time_ps` is the physical time
+    that accepted jumps stand for if the model's lag time is taken at its word.
+    """
+
+    def __init__(
+        self, file: str | Path | TextIO, reportInterval: int, model: LatentModel | None = None, append: bool = False
+    ) -> None:
+        require(
+            isinstance(reportInterval, int) and reportInterval >= 1,
+            f"reportInterval must be a whole number of steps, at least 1, got {reportInterval!r}",
+        )
+        self._interval = reportInterval
+        self._model = model
+        self._last_jump: int | None = None
+        is_path = isinstance(file, str | Path)
+        has_rows = is_path and append and Path(file).exists() and Path(file).stat().st_size > 0
+        self._file: TextIO = open(file, "a" if append else "w", newline="") if is_path else file  # noqa: SIM115
+        self._owns_file = is_path
+        self._writer = csv.writer(self._file)
+        n_slow = 0 if model is None else model.manifest.n_slow
+        if not has_rows:
+            self._writer.writerow([*_COLUMNS, *(f"slow_{i + 1}" for i in range(n_slow))])
+            self._file.flush()
+
+    def describeNextReport(self, simulation: Simulation) -> dict[str, Any]:
+        """Ask for positions every `reportInterval` steps."""
+        if self._last_jump is None:
+            self._last_jump = self._integrator(simulation).getNumJumps()
+        steps = self._interval - simulation.currentStep % self._interval
+        include = ["positions"] if self._model is not None and self._model.manifest.n_slow else []
+        return {"steps": steps, "periodic": False, "include": include}
+
+    def report(self, simulation: Simulation, state: State) -> None:
+        """Write a row for each jump since the last report."""
+        integrator = self._integrator(simulation)
+        records = list(integrator.getJumpRecords(self._last_jump or 0))
+        if not records:
+            return
+        self._last_jump = records[-1].number
+        slow = (
+            self._model.slowCoordinates(state.getPositions(asNumpy=True), simulation.topology)
+            if self._model is not None and self._model.manifest.n_slow
+            else []
+        )
+        time = state.getTime().value_in_unit(unit.picosecond)
+        accepted = integrator.getNumAccepted() - sum(record.accepted for record in records)
+        lag_time = float("nan") if self._model is None else self._model.manifest.lag_time
+        for record in records:
+            accepted += record.accepted
+            row = [
+                record.number,
+                record.step,
+                mode_name(integrator),
+                integrator._getBundleName(record.bundle),
+                "accepted" if record.accepted else "refused",
+                record.reason,
+                f"{record.energyBefore:.6g}",
+                f"{record.energyAfter:.6g}",
+                f"{record.largestForce:.6g}",
+                record.minimizerIterations,
+                f"{time:.6f}",
+                f"{accepted * lag_time:.6f}",
+            ]
+            is_last = record is records[-1]
+            self._writer.writerow([*row, *(f"{value:.6f}" if is_last else "" for value in slow)])
+        self._file.flush()
+
+    def _integrator(self, simulation: Simulation) -> LatentIntegrator:
+        integrator = simulation.integrator
+        require(
+            isinstance(integrator, LatentIntegrator),
+            f"LatentReporter needs a Simulation whose integrator is a LatentIntegrator, got "
+            f"{type(integrator).__name__}; make it with LatentModel.createIntegrator",
+        )
+        return integrator
+
+    def __del__(self) -> None:
+        if getattr(self, "_owns_file", False):
+            self._file.close()

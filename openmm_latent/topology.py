@@ -1,0 +1,272 @@
+"""Model atoms, matched by name, and what the rest of the System has to do with them.
+
+Everything here works on `openmm.app.Topology`; nothing needs positions, a System or torch.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+
+from openmm.app import Atom, Topology
+
+from openmm_latent.errors import LatentError, require
+
+#: Residue names of water and ions; models never see them unless their atoms are named one by one.
+SOLVENT = frozenset("HOH WAT H2O TIP3 TP3 SOL NA NA+ SOD CL CL- CLA K K+ POT LI MG CS RB".split())
+
+#: Water alone: a topology that holds it is in explicit solvent.
+WATER = frozenset("HOH WAT H2O TIP3 TP3 SOL".split())
+
+#: Chiral centres besides each residue's CA: residue name -> centre and three of its neighbours.
+_SIDE_CHAIN_CENTRES = {"ILE": ("CB", "CA", "CG1", "CG2"), "THR": ("CB", "CA", "OG1", "CG2")}
+
+
+@dataclass(frozen=True)
+class AtomRecord:
+    """What identifies an atom in a bundle.
+
+    Attributes
+    ----------
+    chain : str
+        Position of the chain in the topology ("0", "1", ...): chain letters differ from program to program.
+    residue_name, name, element : str
+        As in the topology; the element's symbol, "" for a virtual site.
+    residue_index : int
+        0-based position of the residue in its chain: residue numbers differ from program to program, too.
+    """
+
+    chain: str
+    residue_name: str
+    residue_index: int
+    name: str
+    element: str
+
+    def as_dict(self) -> dict[str, str | int]:
+        """Return the record as the manifest stores it."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return f"{self.name} of residue {self.residue_name} {self.residue_index + 1} in chain {int(self.chain) + 1}"
+
+
+@dataclass
+class Structure:
+    """Index groups that the guard compares before and after a jump; atom indices of the topology.
+
+    Attributes
+    ----------
+    bonds : list of list of int
+        Pairs.
+    chiral_centres : list of list of int
+        Centre and three of its neighbours.
+    omegas : list of list of int
+        The four atoms of each peptide bond's torsion.
+    heavy_atoms : list of int
+    """
+
+    bonds: list[list[int]] = field(default_factory=list)
+    chiral_centres: list[list[int]] = field(default_factory=list)
+    omegas: list[list[int]] = field(default_factory=list)
+    heavy_atoms: list[int] = field(default_factory=list)
+
+
+def _is_hydrogen(atom: Atom) -> bool:
+    return atom.element is not None and atom.element.symbol == "H"
+
+
+def _neighbours(topology: Topology) -> dict[int, list[int]]:
+    neighbours: dict[int, list[int]] = defaultdict(list)
+    for first, second in topology.bonds():
+        neighbours[first.index].append(second.index)
+        neighbours[second.index].append(first.index)
+    return neighbours
+
+
+def heavy_atoms(topology: Topology) -> list[int]:
+    """Return the indices of all atoms but hydrogens, virtual sites, water and ions."""
+    return [
+        atom.index
+        for atom in topology.atoms()
+        if atom.element is not None and not _is_hydrogen(atom) and atom.residue.name not in SOLVENT
+    ]
+
+
+def describe_atoms(topology: Topology, indices: Iterable[int]) -> list[AtomRecord]:
+    """Return the record of each atom, in the order given."""
+    first_residue = {chain.index: next(chain.residues()).index for chain in topology.chains() if len(chain)}
+    atoms = list(topology.atoms())
+    records = []
+    for index in indices:
+        require(
+            0 <= index < len(atoms), f"indices must lie in [0, {len(atoms)}), the topology's atoms, got {index}"
+        )
+        atom = atoms[index]
+        residue = atom.residue
+        records.append(
+            AtomRecord(
+                chain=str(residue.chain.index),
+                residue_name=residue.name,
+                residue_index=residue.index - first_residue[residue.chain.index],
+                name=atom.name,
+                element="" if atom.element is None else atom.element.symbol,
+            )
+        )
+    return records
+
+
+def match_atoms(records: Sequence[AtomRecord], topology: Topology, bundle: str = "the bundle") -> list[int]:
+    """Find a bundle's model atoms in a topology, whatever the order there.
+
+    Parameters
+    ----------
+    records : sequence of AtomRecord
+        The model atoms, in manifest order.
+    topology : openmm.app.Topology
+        The System's topology.
+    bundle : str
+        What messages call the bundle.
+
+    Returns
+    -------
+    list of int
+        The topology's index of each model atom.
+
+    Raises
+    ------
+    LatentError
+        An atom is missing, appears twice, or heavy atoms of the model's residues are unknown to the model.
+    """
+    described = describe_atoms(topology, range(topology.getNumAtoms()))
+    found: dict[AtomRecord, int] = {}
+    for index, record in enumerate(described):
+        require(record not in found, f"topology has the atom {record} twice; give each atom of a residue its own name")
+        found[record] = index
+    places = {(record.chain, record.residue_index, record.name): record for record in described}
+    for record in records:
+        if record in found:
+            continue
+        other = places.get((record.chain, record.residue_index, record.name))
+        if other is not None:
+            raise LatentError(
+                f"topology has {other} where {bundle} expects {record}; "
+                f"use the molecule for which the bundle was exported, or train on this one"
+            )
+        raise LatentError(
+            f"topology lacks {record}, which {bundle} expects; use the molecule for which the bundle was exported, "
+            f"with the same atom names, or train on this one"
+        )
+    residues = {(record.chain, record.residue_index) for record in records}
+    elements = {record.element for record in records}
+    if "H" not in elements and all(atoms_are_complete(records)):
+        known = set(records)
+        for record in described:
+            is_extra = (record.chain, record.residue_index) in residues and record not in known
+            require(
+                not (is_extra and record.element not in ("H", "")),
+                f"topology has the extra atom {record}, unknown to {bundle}; "
+                f"use the molecule for which the bundle was exported, or train on this one",
+            )
+    return [found[record] for record in records]
+
+
+def atoms_are_complete(records: Sequence[AtomRecord]) -> Iterable[bool]:
+    """Tell for each residue whether the model sees more than its CA: only then is an unknown heavy atom an error."""
+    names: dict[tuple[str, int], set[str]] = defaultdict(set)
+    for record in records:
+        names[record.chain, record.residue_index].add(record.name)
+    return (bool(atoms - {"CA"}) for atoms in names.values())
+
+
+def find_riders(topology: Topology, model_atoms: Sequence[int]) -> list[list[int]]:
+    """Find the hydrogens that the model does not see and the three model atoms whose local frame carries each.
+
+    Parameters
+    ----------
+    topology : openmm.app.Topology
+    model_atoms : sequence of int
+        Topology indices, in manifest order.
+
+    Returns
+    -------
+    list of list of int
+        For each hydrogen its topology index, then the positions in `model_atoms` of the atom it is bonded to, of one
+        neighbour of that atom and of a second neighbour (its own or the first one's); -1, -1 where there are no two.
+    """
+    place = {index: i for i, index in enumerate(model_atoms)}
+    neighbours = _neighbours(topology)
+    riders = []
+    for atom in topology.atoms():
+        if not _is_hydrogen(atom) or atom.index in place:
+            continue
+        parent = next((j for j in neighbours[atom.index] if j in place), None)
+        if parent is None:
+            continue
+        near = [j for j in neighbours[parent] if j in place]
+        next_nearest = [k for j in near for k in neighbours[j] if k in place and k != parent and k not in near]
+        frame = (near + next_nearest)[:2]
+        corners = [place[j] for j in frame] if len(frame) == 2 else [-1, -1]
+        riders.append([atom.index, place[parent], *corners])
+    return riders
+
+
+def whole_parents(topology: Topology, model_atoms: Sequence[int]) -> list[int]:
+    """Return, for each model atom, the earlier-visited model atom whose nearest periodic image it takes.
+
+    The tree follows bonds (through atoms that the model does not see, where it must); the first atom of a further
+    molecule takes the nearest image to the first atom of all. -1 marks that first atom.
+    """
+    place = {index: i for i, index in enumerate(model_atoms)}
+    neighbours = _neighbours(topology)
+    parents = [-1] * len(model_atoms)
+    seen: set[int] = set()
+    for root in model_atoms:
+        if root in seen:
+            continue
+        parents[place[root]] = 0 if place[root] != 0 else -1
+        seen.add(root)
+        queue = deque([(root, place[root])])
+        while queue:
+            atom, nearest = queue.popleft()
+            for other in neighbours[atom]:
+                if other in seen:
+                    continue
+                seen.add(other)
+                if other in place:
+                    parents[place[other]] = nearest
+                queue.append((other, place.get(other, nearest)))
+    return parents
+
+
+def find_structure(topology: Topology) -> Structure:
+    """Collect what the guard watches: bonds, chiral centres, peptide torsions, and heavy atoms.
+
+    Chiral centres are each residue's CA (its N, C and CB) and the CB of isoleucine and threonine. A peptide torsion
+    is found by its bond: a carbon that carries an oxygen, bonded to a nitrogen of another residue.
+    """
+    atoms = list(topology.atoms())
+    neighbours = _neighbours(topology)
+    structure = Structure(bonds=[[first.index, second.index] for first, second in topology.bonds()])
+    structure.heavy_atoms = heavy_atoms(topology)
+    for residue in topology.residues():
+        named = {atom.name: atom.index for atom in residue.atoms()}
+        centres = [("CA", "N", "C", "CB")]
+        if residue.name in _SIDE_CHAIN_CENTRES:
+            centres.append(_SIDE_CHAIN_CENTRES[residue.name])
+        structure.chiral_centres += [[named[n] for n in names] for names in centres if all(n in named for n in names)]
+    for first, second in topology.bonds():
+        for carbon, nitrogen in ((first, second), (second, first)):
+            if carbon.residue is nitrogen.residue or (carbon.name, nitrogen.name) != ("C", "N"):
+                continue
+            before = [j for j in neighbours[carbon.index] if atoms[j].element.symbol == "C"]
+            after = [j for j in neighbours[nitrogen.index] if atoms[j].element.symbol == "C" and j != carbon.index]
+            after.sort(key=lambda j: atoms[j].name != "CA")  # proline's ring nitrogen has CD, too
+            if before and after:
+                structure.omegas.append([before[0], carbon.index, nitrogen.index, after[0]])
+    return structure
+
+
+def has_water(topology: Topology) -> bool:
+    """Tell whether the topology is one of explicit solvent."""
+    return any(residue.name in WATER for residue in topology.residues())

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import List  # noqa: UP035  TorchScript reads these annotations
 
 import numpy as np
@@ -173,7 +174,7 @@ class ModulatedDecoder(nn.Module):
         width = config.decoder_width
         sizes = [n_context] + [2 * width] * n_layers
         trunk: List[nn.Module] = []  # noqa: UP006
-        for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True):
+        for n_in, n_out in pairwise(sizes):
             trunk += [nn.Linear(n_in, n_out), nn.SiLU()]
         self.trunk = nn.Sequential(*trunk)
         self.from_atom = nn.Sequential(nn.Linear(config.encoder_width, width), nn.SiLU(), nn.Linear(width, width))

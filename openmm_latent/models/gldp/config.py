@@ -33,14 +33,18 @@ class GLDPConfig:
     rows_per_atom: float = 0.6  # at most so many windows an atom: small molecules get a compact latent
 
     # decoder
-    decoder: str = "modulated"  # "per_atom" as published; "modulated": a trunk on the latent, then a small network an atom
+    decoder: str = (
+        "modulated"  # "per_atom" as published; "modulated": a trunk on the latent, then a small network an atom
+    )
     decoder_width: int = 64
     decoder_layers: int = 3  # linear layers (per atom), or of the trunk, twice as wide (modulated)
     decoder_layers_backbone: int = 3  # the backbone decoder of sequential pooling
     uses_decoder_batch_norm: bool = False
 
     # training: first the encoder, then the decoder on the frozen encoder's latents
-    encoder_target: str = "structure"  # "linear": a linear head to coordinates, as published; "structure": the decoder itself
+    encoder_target: str = (
+        "structure"  # "linear": a linear head to coordinates, as published; "structure": the decoder itself
+    )
     encoder_steps: int = 3000
     decoder_steps: int = 2500
     batch_size: int = 256
@@ -62,8 +66,17 @@ class GLDPConfig:
         for name, allowed in words.items():
             value = getattr(self, name)
             require(value in allowed, f"{name} must be one of {', '.join(allowed)}, got {value!r}")
-        positive = "n_neighbours n_terms encoder_width pool_rows pool_rows_side_chain pool_columns decoder_width batch_size"
-        for name in (*positive.split(), "encoder_steps", "decoder_steps", "validate_every", "patience", "histogram_bins"):
+        positive = (
+            "n_neighbours n_terms encoder_width pool_rows pool_rows_side_chain pool_columns decoder_width batch_size"
+        )
+        for name in (
+            *positive.split(),
+            "encoder_steps",
+            "decoder_steps",
+            "validate_every",
+            "patience",
+            "histogram_bins",
+        ):
             require(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
         require(
             self.pool_columns <= self.encoder_width,

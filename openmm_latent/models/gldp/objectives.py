@@ -26,9 +26,7 @@ def structure_loss(model: GLDP, structure: Tensor, target: Tensor, uses_dihedral
         angles, reference = torsion_angles(structure, model.torsions), torsion_angles(target, model.torsions)
         loss = loss + config.torsion_weight * torsion_loss(angles, reference)
         if config.histogram_weight > 0:
-            divergence = histogram_divergence(
-                angles, reference, config.histogram_bins, config.histogram_concentration
-            )
+            divergence = histogram_divergence(angles, reference, config.histogram_bins, config.histogram_concentration)
             loss = loss + config.histogram_weight * divergence
     return loss
 

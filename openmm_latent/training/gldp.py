@@ -91,7 +91,9 @@ def train_gldp(
         )
         name = config if isinstance(config, str) else "tiny"
         settings = _PropagatorSettings(propagator, propagator_config, name, lag_frames, seed, n_slow)
-        _add_propagator(model, latents, settings, work.path, _autoencoder_key(trajectories, chosen, seed), resume, progress)
+        _add_propagator(
+            model, latents, settings, work.path, _autoencoder_key(trajectories, chosen, seed), resume, progress
+        )
     model.eval()
     if out is not None:
         export_gldp(model, trajectories, out, lag_time=lag_time, propagator=propagator, seed=seed)
@@ -224,7 +226,7 @@ class _Autoencoder:
         self._fit("decoder", DecoderObjective(self.model), self.config.decoder_steps, self.config.decoder_rate)
 
     def _fit(self, name: str, objective: torch.nn.Module, n_steps: int, rate: float) -> None:
-        from openmm_latent.lightning_loop import StageSettings, run_stage
+        from openmm_latent.training.loop import StageSettings, run_stage
 
         directory = self.work / f"{name}-{self.key}"
         if not self.resume:

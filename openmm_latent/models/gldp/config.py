@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from openmm_latent.errors import require
 
@@ -33,18 +33,14 @@ class GLDPConfig:
     rows_per_atom: float = 0.6  # at most so many windows an atom: small molecules get a compact latent
 
     # decoder
-    decoder: str = (
-        "modulated"  # "per_atom" as published; "modulated": a trunk on the latent, then a small network an atom
-    )
+    decoder: str = "modulated"  # "per_atom" as published; "modulated": a trunk on the latent, then two layers an atom
     decoder_width: int = 64
     decoder_layers: int = 3  # linear layers (per atom), or of the trunk, twice as wide (modulated)
     decoder_layers_backbone: int = 3  # the backbone decoder of sequential pooling
     uses_decoder_batch_norm: bool = False
 
     # training: first the encoder, then the decoder on the frozen encoder's latents
-    encoder_target: str = (
-        "structure"  # "linear": a linear head to coordinates, as published; "structure": the decoder itself
-    )
+    encoder_target: str = "structure"  # "linear": a linear head to coordinates, as published; "structure": the decoder
     encoder_steps: int = 3000
     decoder_steps: int = 2500
     batch_size: int = 256
@@ -85,6 +81,16 @@ class GLDPConfig:
         require(
             0.0 < self.validation_fraction < 1.0,
             f"validation_fraction must lie between 0 and 1, got {self.validation_fraction}; 0.1 is usual",
+        )
+
+    def with_pooling(self, pooling: str) -> GLDPConfig:
+        """Return this configuration with another pooling, at LD-FPG's window sizes for it."""
+        if pooling == "blind":
+            return replace(self, pooling=pooling)
+        # LD-FPG: 1 x 3 a residue; 22 x 3 backbone and 24 x 3 side chain; h = 4 for both
+        width = min(self.encoder_width, 4) if self.encoder_target == "linear" else self.encoder_width
+        return replace(
+            self, pooling=pooling, pool_columns=3, pool_rows=22, pool_rows_side_chain=24, encoder_width=width
         )
 
 

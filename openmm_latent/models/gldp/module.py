@@ -143,7 +143,7 @@ class GLDP(ExplicitLatentModule):
 def _check_reference(reference: np.ndarray, n_atoms: int) -> None:
     require(
         reference.shape == (n_atoms, 3),
-        f"reference must have shape (n_atoms={n_atoms}, 3) [nm], got {reference.shape}; does it hold the model atoms alone?",
+        f"reference must have shape (n_atoms={n_atoms}, 3) [nm], got {reference.shape}; give the model atoms alone",
     )
     require(bool(np.isfinite(reference).all()), "reference must be finite, got NaN or infinite positions [nm]")
     spread = np.linalg.svd(reference - reference.mean(axis=0), compute_uv=False)

@@ -14,12 +14,14 @@ import sys
 import sysconfig
 from pathlib import Path
 
+import setuptools
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
 PACKAGE = "openmm_latent"
 SWIG_MINIMUM = (4, 4)
+SETUPTOOLS_MINIMUM = 77  # the first to read pyproject.toml's licence
 
 BUILD_INFO = '''"""Written by setup.py: what the C++ side was built against."""
 
@@ -134,4 +136,9 @@ class CMakeBuild(build_ext):
         return {}
 
 
+if int(setuptools.__version__.split(".")[0]) < SETUPTOOLS_MINIMUM:
+    refuse(
+        f"setuptools is {setuptools.__version__}, {SETUPTOOLS_MINIMUM} or newer is needed; "
+        f"`pip install 'setuptools>={SETUPTOOLS_MINIMUM}'`."
+    )
 setup(ext_modules=[Extension(f"{PACKAGE}._openmmlatent", sources=[])], cmdclass={"build_ext": CMakeBuild})

@@ -65,7 +65,13 @@ def import_compiled(name: str) -> ModuleType:
 def why_openmm_lacks(platform: str) -> str:
     """Tell why OpenMM itself has no such platform, in its own words where it has any."""
     failures = [line for line in openmm.Platform.getPluginLoadFailures() if f"libOpenMM{platform}" in line]
-    detail = failures[0] if failures else "no plugin of that name is installed"
+    plugins = Path(openmm.version.openmm_library_path) / "plugins"
+    if failures:
+        detail = failures[0]
+    elif (plugins / f"libOpenMM{platform}.so").exists():
+        detail = "its plugin found no driver or device"
+    else:
+        detail = "its plugin is not installed"
     return f"OpenMM itself has no {platform} platform here: {detail}"
 
 
@@ -92,7 +98,9 @@ def load_platform(platform: str, library: Path, skipped: dict[str, str]) -> str:
     if platform not in names:
         return why_openmm_lacks(platform)
     if platform == "CUDA" and torch.version.cuda is None:
-        return f"the installed torch {torch.__version__} is a CPU build; install a CUDA build, then rebuild this package"
+        return (
+            f"the installed torch {torch.__version__} is a CPU build; install a CUDA build, then rebuild this package"
+        )
     try:
         openmm.Platform.loadPluginLibrary(str(library))
     except openmm.OpenMMException as error:

@@ -24,6 +24,7 @@ FLOORS = {
     "propagators": 3,
     "models": 4,
     "training": 4,
+    "lightning_loop": 4,
     "plugin": 4,
     "bundle": 5,
     "simulation": 5,

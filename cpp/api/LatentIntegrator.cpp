@@ -44,7 +44,7 @@ private:
 
 LatentIntegrator::LatentIntegrator(Integrator* relaxation, int jumpInterval)
         : mode(Guarded), jumpInterval(1), seed(0), numParticles(0), temperature(-1), redrawsVelocities(true),
-          stepsSinceJump(0), numJumps(0), isJumping(false) {
+          stepsSinceJump(0), numJumps(0), isJumping(false), hasLoadedCheckpoint(false) {
     thresholds = {{"maxEnergyIncrease", 50.0}, {"maxForce", 5000.0},        {"maxConstraintError", 1e-3},
                   {"maxBondChange", 0.25},     {"maxOmegaDeviation", M_PI / 3}, {"minDistance", 0.2},
                   {"maxMinimizerIterations", 100}, {"minimizerTolerance", 50.0}};
@@ -159,11 +159,14 @@ vector<string> LatentIntegrator::getKernelNames() {
 
 void LatentIntegrator::stateChanged(State::DataType changed) {
     CompoundIntegrator::stateChanged(changed);
-    // New positions from outside end a trajectory, and with it the model's memory. Loading a checkpoint or a State
-    // signals new positions too, but brings the memory along afterwards, in loadCheckpoint or deserializeParameters.
-    if (changed == State::Positions && !isJumping && context != nullptr)
+    if (changed != State::Positions || isJumping || context == nullptr)
+        return;
+    // New positions from outside end a trajectory, and with it the model's memory. A State brings its memory after
+    // that signal, in deserializeParameters; a checkpoint before it, so the one signal that follows is not the user's.
+    if (!hasLoadedCheckpoint)
         for (int i = 0; i < getNumBundles(); i++)
             as(kernel).resetState(i);
+    hasLoadedCheckpoint = false;
 }
 
 bool LatentIntegrator::kineticEnergyRequiresForce() const {

@@ -82,6 +82,7 @@ void LatentIntegrator::loadCheckpoint(istream& stream) {
         refusals[reason] = readNumber(stream);
     for (int i = 0; i < getNumBundles(); i++)
         kernel.getAs<LatentJumpKernel>().setState(i, readBytes(stream));
+    hasLoadedCheckpoint = true;
     records.clear();
     CompoundIntegrator::loadCheckpoint(stream);
 }

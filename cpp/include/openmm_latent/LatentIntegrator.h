@@ -135,7 +135,7 @@ private:
     long long stepsSinceJump, numJumps;
     std::map<std::string, long long> refusals;
     std::deque<JumpRecord> records;
-    bool isJumping;
+    bool isJumping, hasLoadedCheckpoint;
     OpenMM::Kernel kernel;
     std::unique_ptr<JumpGuard> guard;
 };

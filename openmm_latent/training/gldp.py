@@ -8,6 +8,7 @@ import logging
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch import Tensor
 from openmm_latent.data.trajectories import TrajectorySet
 from openmm_latent.errors import require
 from openmm_latent.models.gldp import CONFIGS, GLDP, GLDPConfig
+from openmm_latent.models.gldp.config import POOLINGS
 from openmm_latent.nn.superposition import superpose
 from openmm_latent.topology import describe_atoms
 
@@ -34,6 +36,7 @@ def train_gldp(
     *,
     lag_time: float,
     config: str | GLDPConfig = "tiny",
+    pooling: str | None = None,
     propagator: str = "autoregressive",
     propagator_config: Any = None,
     out: str | Path | None = None,
@@ -56,6 +59,8 @@ def train_gldp(
         [ps], covered by one propagator step; a multiple of the frame spacing.
     config : str or GLDPConfig
         "tiny", "paper" or one of your own.
+    pooling : str, optional
+        "blind", "residue" or "sequential" instead of the configuration's, at LD-FPG's window sizes.
     propagator : str
         "autoregressive", "koopman" or "langevin".
     propagator_config : optional
@@ -85,15 +90,17 @@ def train_gldp(
     require(propagator in PROPAGATORS, f"propagator must be one of {', '.join(PROPAGATORS)}, got {propagator!r}")
     lag_frames = trajectories.lag_frames(lag_time)
     chosen = _resolve_config(config, encoder_steps, decoder_steps)
+    if pooling is not None:
+        require(pooling in POOLINGS, f"pooling must be one of {', '.join(POOLINGS)}, got {pooling!r}")
+        chosen = chosen.with_pooling(pooling)
     with _WorkDirectory(work_directory, out, resume) as work:
         model, latents = train_autoencoder(
             trajectories, chosen, work_directory=work.path, seed=seed, device=device, resume=resume, progress=progress
         )
         name = config if isinstance(config, str) else "tiny"
-        settings = _PropagatorSettings(propagator, propagator_config, name, lag_frames, seed, n_slow)
-        _add_propagator(
-            model, latents, settings, work.path, _autoencoder_key(trajectories, chosen, seed), resume, progress
-        )
+        key = _autoencoder_key(trajectories, chosen, seed)
+        settings = _PropagatorSettings(propagator, propagator_config, name, lag_frames, seed, n_slow, key)
+        _add_propagator(model, latents, settings, work.path, resume, progress)
     model.eval()
     if out is not None:
         export_gldp(model, trajectories, out, lag_time=lag_time, propagator=propagator, seed=seed)
@@ -263,6 +270,7 @@ class _PropagatorSettings:
     lag_frames: int
     seed: int
     n_slow: int
+    autoencoder_key: str
 
 
 def _add_propagator(
@@ -270,21 +278,22 @@ def _add_propagator(
     latents: list[np.ndarray],
     settings: _PropagatorSettings,
     work: Path,
-    autoencoder_key: str,
     resume: bool,
     progress: bool,
 ) -> None:
     from openmm_latent.propagators.slow import fit_slow
 
     fit, config = _propagator_fit(settings)
-    key = _digest([autoencoder_key, settings.name, repr(config), settings.lag_frames, settings.seed])
+    key = _digest([settings.autoencoder_key, settings.name, repr(config), settings.lag_frames, settings.seed])
     file = work / f"{settings.name}-{key}.pt"
     if resume and file.exists():
         # whole modules: written by this very function, in the user's own work directory
         propagator = torch.load(file, weights_only=False)
     else:
         with _ProgressBar(settings.name, progress) as bar:
-            propagator = fit(latents, settings.lag_frames, config, settings.seed, bar.update)
+            # a closed-form fit has no epochs to report
+            report = {"progress": bar.update} if "progress" in signature(fit).parameters else {}
+            propagator = fit(latents, settings.lag_frames, config, settings.seed, **report)
         partial = file.with_suffix(".partial")
         torch.save(propagator, partial)
         partial.replace(file)

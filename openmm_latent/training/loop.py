@@ -183,7 +183,7 @@ def run_stage(
         raise KeyboardInterrupt(f"training stopped in stage {settings.name}; the same command resumes it")
     require(
         best.best_model_path != "" and bool(torch.isfinite(torch.as_tensor(best.best_model_score))),
-        f"training of stage {settings.name} gave a loss that is not finite; lower the learning rate or check the frames",
+        f"training of stage {settings.name} gave a loss that is not finite; lower its learning rate",
     )
     weights = torch.load(best.best_model_path, map_location="cpu", weights_only=False)["state_dict"]
     stage.load_state_dict(weights)

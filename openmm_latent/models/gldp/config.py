@@ -62,17 +62,9 @@ class GLDPConfig:
         for name, allowed in words.items():
             value = getattr(self, name)
             require(value in allowed, f"{name} must be one of {', '.join(allowed)}, got {value!r}")
-        positive = (
-            "n_neighbours n_terms encoder_width pool_rows pool_rows_side_chain pool_columns decoder_width batch_size"
-        )
-        for name in (
-            *positive.split(),
-            "encoder_steps",
-            "decoder_steps",
-            "validate_every",
-            "patience",
-            "histogram_bins",
-        ):
+        sizes = "n_neighbours n_terms encoder_width pool_rows pool_rows_side_chain pool_columns decoder_width"
+        counts = "batch_size encoder_steps decoder_steps validate_every patience histogram_bins"
+        for name in f"{sizes} {counts}".split():
             require(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
         require(
             self.pool_columns <= self.encoder_width,

@@ -1,0 +1,168 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from peptides import capped_alanine_frames, capped_alanine_topology
+from scipy.spatial.transform import Rotation
+
+from openmm_latent.bundle import export_bundle, load_bundle
+from openmm_latent.errors import LatentError
+from openmm_latent.model import check_module
+from openmm_latent.models.gldp import CONFIGS, GLDP, GLDPConfig
+from openmm_latent.models.gldp.autoencoder import Pooling, adaptive_windows
+from openmm_latent.nn.superposition import superpose
+from openmm_latent.topology import describe_atoms
+
+ATOMS = describe_atoms(capped_alanine_topology(), list(range(10)))
+FRAMES = torch.tensor(capped_alanine_frames(16, 5))
+VARIANTS = [
+    CONFIGS[name].with_pooling(pooling) for name in ("tiny", "paper") for pooling in ("blind", "residue", "sequential")
+]
+
+
+def variant_id(config):
+    return f"{config.decoder}-{config.pooling}"
+
+
+def make_model(config=CONFIGS["tiny"]):
+    torch.manual_seed(3)
+    model = GLDP(config, ATOMS, FRAMES[0].numpy())
+    model.eval()
+    model.set_reference_embedding()
+    with torch.no_grad():
+        raw = model.encode(FRAMES)
+    model.set_latent_statistics(raw.mean(dim=0), raw.std(dim=0).clamp(min=1e-6))
+    model.set_slow(np.zeros(model.n_latent), np.eye(model.n_latent)[:, :2])
+    return model
+
+
+def turned(frames, seed):
+    """Return the frames at another place and orientation, in double precision."""
+    turn = torch.tensor(Rotation.random(random_state=seed).as_matrix())
+    return frames.double() @ turn.T + torch.tensor([0.7, -1.1, 0.4]), turn
+
+
+@pytest.mark.parametrize("config", VARIANTS, ids=variant_id)
+def test_latent_is_invariant_and_decoding_equivariant(config):
+    model = make_model(config)
+    moved, turn = turned(FRAMES, 1)
+    noise = torch.zeros(len(FRAMES), 0)
+    with torch.no_grad():
+        latent, latent_moved = model.encode(FRAMES), model.encode(moved)
+        decoded, decoded_moved = model.decode(latent, FRAMES, noise), model.decode(latent, moved, noise)
+    assert torch.allclose(latent, latent_moved, atol=1e-5 * float(latent.abs().max()))
+    expected = decoded.double() @ turn.T + torch.tensor([0.7, -1.1, 0.4])
+    assert torch.allclose(decoded_moved.double(), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("config", VARIANTS, ids=variant_id)
+def test_batch_equals_single_and_input_is_kept(config):
+    model = make_model(config)
+    check_module(model, FRAMES)
+    state = model.initial_state(FRAMES)
+    with torch.no_grad():
+        together = model.jump(FRAMES, state, torch.zeros(len(FRAMES), 0))[0]
+        single = model.jump(FRAMES[3:4], state, torch.zeros(1, 0))[0]
+    assert torch.allclose(together[3:4], single, atol=1e-6)
+
+
+@pytest.mark.parametrize("config", VARIANTS, ids=variant_id)
+def test_reloaded_bundle_equals_eager(config, tmp_path):
+    model = make_model(config)
+    path = tmp_path / "adp.latent.pt"
+    export_bundle(
+        model,
+        path,
+        family="GLDP",
+        atoms=ATOMS,
+        masses=[12.0] * 10,
+        lag_time=10.0,
+        config={},
+        training={"temperature": 300.0, "force_field": "none", "digest": "", "files": [], "seed": 1},
+        reference_positions=model.reference.float().numpy(),
+    )
+    reloaded = load_bundle(path).module
+    noise = torch.zeros(len(FRAMES), 0)
+    with torch.no_grad():
+        latent = model.encode(FRAMES)
+        assert torch.allclose(reloaded.encode(FRAMES), latent, atol=1e-5)
+        assert torch.allclose(reloaded.decode(latent, FRAMES, noise), model.decode(latent, FRAMES, noise), atol=1e-6)
+        assert torch.allclose(reloaded.jump(FRAMES, [], noise)[0], model.jump(FRAMES, [], noise)[0], atol=1e-6)
+        assert torch.allclose(reloaded.slow(latent), model.slow(latent), atol=1e-5)
+
+
+def test_mirror_image_has_another_latent():
+    model = make_model()
+    with torch.no_grad():
+        difference = model.encode(FRAMES) - model.encode(FRAMES * torch.tensor([-1.0, 1.0, 1.0]))
+    assert float(difference.abs().max()) > 0.1
+
+
+def test_gradient_of_slow_coordinates_matches_finite_differences():
+    model = make_model().double()  # encode ends in float32; the same steps in double precision
+
+    def slow(positions):
+        return model.slow(model.encode_superposed(superpose(positions, model.reference)[0]))
+
+    assert torch.autograd.gradcheck(slow, (FRAMES[:1].double().requires_grad_(),), atol=1e-5)
+
+
+def test_slow_coordinates_exert_no_net_force_and_no_torque():
+    model = make_model()
+    frames = (FRAMES - FRAMES.mean(dim=1, keepdim=True)).requires_grad_()
+    force = torch.autograd.grad(model.slow(model.encode(frames)).sum(), frames)[0]
+    largest = float(force.abs().max())
+    assert float(force.sum(dim=1).abs().max()) < 1e-3 * largest
+    assert float(torch.cross(frames.detach(), force, dim=2).sum(dim=1).abs().max()) < 1e-3 * largest
+
+
+def test_blind_pooling_is_adaptive_average_pooling():
+    atoms = ATOMS * 3
+    pooling = Pooling(atoms, replace(CONFIGS["tiny"], pool_rows=7, pool_columns=3))
+    embedding = torch.randn(4, 30, 16, generator=torch.Generator().manual_seed(1))
+    expected = torch.nn.functional.adaptive_avg_pool2d(embedding, (7, 3)).flatten(1)
+    assert torch.allclose(pooling(embedding), expected, atol=1e-6)
+
+
+def test_residue_pooling_averages_each_residue():
+    pooling = Pooling(ATOMS, CONFIGS["tiny"].with_pooling("residue"))
+    embedding = torch.randn(2, 10, 16, generator=torch.Generator().manual_seed(1))
+    columns = torch.tensor(adaptive_windows(16, 3).T, dtype=torch.float32)
+    expected = [embedding[:, a:b].mean(dim=1) @ columns for a, b in [(0, 3), (3, 8), (8, 10)]]
+    assert torch.allclose(pooling(embedding), torch.cat(expected, dim=1), atol=1e-6)
+
+
+def test_sequential_pooling_keeps_backbone_and_side_chain_apart():
+    pooling = Pooling(ATOMS, CONFIGS["tiny"].with_pooling("sequential"))
+    embedding = torch.randn(1, 10, 16, generator=torch.Generator().manual_seed(1))
+    changed = embedding.clone()
+    changed[:, 5] += 1.0  # CB
+    same = (pooling(embedding) == pooling(changed))[0]
+    assert bool(same[: pooling.n_first].all())
+    assert not bool(same[pooling.n_first :].all())
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "sentence"),
+    [
+        ("pooling", "global", "pooling must be one of blind, residue, sequential, got 'global'"),
+        ("encoder_width", 0, "encoder_width must be at least 1, got 0"),
+        ("pool_columns", 99, "pool_columns must not exceed encoder_width=16, got 99"),
+        ("validation_fraction", 1.0, "validation_fraction must lie between 0 and 1, got 1.0"),
+    ],
+)
+def test_configuration_that_cannot_work_is_refused(field, value, sentence):
+    with pytest.raises(LatentError, match=sentence):
+        GLDPConfig(**{field: value})
+
+
+def test_reference_on_one_line_is_refused():
+    line = np.arange(10.0)[:, None] * np.array([0.1, 0.0, 0.0])
+    with pytest.raises(LatentError, match="do not lie on one line"):
+        GLDP(CONFIGS["tiny"], ATOMS, line)
+
+
+def test_reference_of_another_size_is_refused():
+    with pytest.raises(LatentError, match=r"reference must have shape \(n_atoms=10, 3\) \[nm\], got \(9, 3\)"):
+        GLDP(CONFIGS["tiny"], ATOMS, np.zeros((9, 3)))

@@ -1,0 +1,168 @@
+import signal
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from peptides import capped_alanine_frames, capped_alanine_trajectories
+
+from openmm_latent.bundle import load_bundle
+from openmm_latent.errors import LatentError
+from openmm_latent.models.gldp import CONFIGS
+from openmm_latent.training import gldp as stages
+from openmm_latent.training import loop, train_autoencoder, train_gldp
+
+QUICK = replace(CONFIGS["tiny"], encoder_steps=40, decoder_steps=40, validate_every=20, batch_size=64)
+QUIET = {"device": "cpu", "progress": False, "seed": 4}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Train an autoencoder once for the tests that only look at it."""
+    work = tmp_path_factory.mktemp("work")
+    trajectories = capped_alanine_trajectories()
+    config = replace(QUICK, encoder_steps=300, decoder_steps=200, validate_every=100)
+    model, latents = train_autoencoder(trajectories, config, work_directory=work, **QUIET)
+    return trajectories, config, work, model, latents
+
+
+def test_autoencoder_reconstructs_frames_it_has_not_seen(trained):
+    model = trained[3]
+    frames = torch.tensor(capped_alanine_frames(200, 77))
+    with torch.no_grad():
+        decoded = model.decode(model.encode(frames), frames, torch.zeros(200, 0))
+    error = (decoded - frames).pow(2).sum(dim=2).mean(dim=1).sqrt()
+    spread = float((model.displacement_scale**2 * 3).sqrt())
+    # what training needs to show here: most of the motion is in the latent
+    assert float(error.mean()) < 0.25 * spread
+
+
+def test_latents_are_standardised_one_segment_a_file(trained):
+    trajectories, latents = trained[0], trained[4]
+    assert [len(segment) for segment in latents] == [len(part) for part in trajectories.positions]
+    everything = np.concatenate(latents)
+    np.testing.assert_allclose(everything.mean(axis=0), 0.0, atol=1e-4)
+    np.testing.assert_allclose(everything.std(axis=0), 1.0, atol=1e-3)
+
+
+def test_finished_stages_are_not_repeated(trained, monkeypatch):
+    trajectories, config, work, model, latents = trained
+    monkeypatch.setattr(loop, "run_stage", lambda *a, **k: pytest.fail("a finished stage was trained again"))
+    again, same = train_autoencoder(trajectories, config, work_directory=work, **QUIET)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name]), name
+    np.testing.assert_array_equal(same[1], latents[1])
+
+
+@pytest.mark.parametrize("change", ["config", "data", "seed"])
+def test_stages_of_other_settings_are_not_taken_up(trained, monkeypatch, change):
+    trajectories, config, work, _, _ = trained
+    quiet = dict(QUIET)
+    if change == "config":
+        config = replace(config, latent_noise=0.1)
+    elif change == "data":
+        trajectories = replace(trajectories, digest="other data")
+    else:
+        quiet["seed"] = 5
+
+    class TrainedAnewError(Exception):
+        pass
+
+    def refuse(*arguments, **keywords):
+        raise TrainedAnewError
+
+    monkeypatch.setattr(loop, "run_stage", refuse)
+    with pytest.raises(TrainedAnewError):
+        train_autoencoder(trajectories, config, work_directory=work, **quiet)
+
+
+def test_interrupted_training_resumes_to_the_same_model(tmp_path, monkeypatch):
+    trajectories = capped_alanine_trajectories(n_frames=200)
+    whole, _ = train_autoencoder(trajectories, QUICK, work_directory=tmp_path / "whole", **QUIET)
+
+    original, n_calls = loop.Stage.training_step, 0
+
+    def interrupted(self, batch, batch_index):
+        nonlocal n_calls
+        n_calls += 1
+        if n_calls == 30:  # in the second epoch of the first stage
+            signal.raise_signal(signal.SIGINT)
+        return original(self, batch, batch_index)
+
+    monkeypatch.setattr(loop.Stage, "training_step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train_autoencoder(trajectories, QUICK, work_directory=tmp_path / "cut", **QUIET)
+    resumed, _ = train_autoencoder(trajectories, QUICK, work_directory=tmp_path / "cut", **QUIET)
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+    # 40 steps a stage; the 30 before the interruption kept their first epoch of 20
+    assert n_calls == 30 + 20 + 40
+
+
+def test_same_seed_same_model_other_seed_another(tmp_path):
+    trajectories = capped_alanine_trajectories(n_frames=100)
+    quick = replace(QUICK, encoder_steps=10, decoder_steps=5, validate_every=5)
+    models = [
+        train_autoencoder(trajectories, quick, work_directory=tmp_path / str(i), **{**QUIET, "seed": seed})[0]
+        for i, seed in enumerate([1, 1, 2])
+    ]
+    weights = [model.state_dict()["encoder.last.linear.weight"] for model in models]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+@pytest.mark.parametrize("pooling", ["residue", "sequential"])
+def test_published_decoder_and_linear_head_train(tmp_path, pooling):
+    config = replace(
+        CONFIGS["paper"].with_pooling(pooling),
+        encoder_steps=20,
+        decoder_steps=20,
+        validate_every=10,
+        decoder_width=16,
+    )
+    model, latents = train_autoencoder(
+        capped_alanine_trajectories(n_frames=100), config, work_directory=tmp_path, **QUIET
+    )
+    assert latents[0].shape == (100, model.n_latent)
+    assert not any(module.training for module in model.modules() if isinstance(module, torch.nn.BatchNorm1d))
+
+
+@pytest.mark.parametrize("propagator", ["autoregressive", "koopman", "langevin"])
+def test_bundle_of_each_propagator_reuses_the_autoencoder_and_jumps(trained, tmp_path, monkeypatch, propagator):
+    trajectories, config, work, _, _ = trained
+    monkeypatch.setattr(loop, "run_stage", lambda *a, **k: pytest.fail("the autoencoder was trained again"))
+    out = tmp_path / f"{propagator}.latent.pt"
+    model = train_gldp(
+        trajectories, lag_time=2.0, config=config, propagator=propagator, out=out, work_directory=work, **QUIET
+    )
+    bundle = load_bundle(out)
+    assert bundle.manifest.lag_time == 2.0
+    assert bundle.manifest.temperature == 300.0
+    frames = torch.tensor(capped_alanine_frames(8, 99))
+    noise = torch.randn(8, bundle.manifest.noise_sizes["jump"], generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        jumped = bundle.module.jump(frames, [], noise)[0]
+        expected = model.jump(frames, [], noise)[0]
+    assert torch.allclose(jumped, expected, atol=1e-5)
+    assert float((jumped - frames).abs().max()) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"propagator": "lstm"}, "propagator must be one of autoregressive, koopman, langevin, got 'lstm'"),
+        ({"config": "huge"}, "config must be one of tiny, paper or a GLDPConfig, got 'huge'"),
+        ({"pooling": "all"}, "pooling must be one of blind, residue, sequential, got 'all'"),
+        ({"device": "tpu"}, "device must be 'auto', 'cpu' or 'cuda', got 'tpu'"),
+        ({"lag_time": 1.5}, "lag_time must be a multiple of the frame spacing"),
+    ],
+)
+def test_wrong_arguments_are_told(arguments, sentence):
+    with pytest.raises(LatentError, match=sentence):
+        train_gldp(capped_alanine_trajectories(n_frames=20), **{"lag_time": 1.0, "progress": False, **arguments})
+
+
+def test_absent_gpu_is_told(monkeypatch):
+    monkeypatch.setattr(stages.torch.cuda, "is_available", lambda: False)
+    with pytest.raises(LatentError, match="torch sees no CUDA device; give 'cpu' or 'auto'"):
+        train_gldp(capped_alanine_trajectories(n_frames=20), lag_time=1.0, device="cuda", progress=False)

@@ -16,7 +16,6 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -30,6 +29,7 @@ from openmm_latent.data.platforms import choose_platform
 from openmm_latent.data.prepare import prepare
 from openmm_latent.data.resume import load_point, save_point, write_whole
 from openmm_latent.errors import LatentError, require
+from openmm_latent.version import __version__
 
 #: Called with (replica, frames written, frames in all); negative frames while equilibrating.
 Progress = Callable[[int, int, int], None]
@@ -280,7 +280,7 @@ class _Replica:
             "preparation": prepared["notes"],
             "platform": platform,
             "openmm_version": openmm.version.version,
-            "code_version": _code_version(),
+            "code_version": __version__,
         }
 
     def _refuse_another_run(self) -> None:
@@ -306,10 +306,3 @@ class _Replica:
 def _sha256(path: Path) -> str:
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
-def _code_version() -> str:
-    try:
-        return metadata.version("openmm-latent")
-    except metadata.PackageNotFoundError:
-        return "not installed"

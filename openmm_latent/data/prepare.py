@@ -12,8 +12,8 @@ import numpy as np
 from openmm import Platform, app, unit
 
 from openmm_latent.data.forcefields import force_field
-from openmm_latent.data.trajectories import SOLVENT
 from openmm_latent.errors import LatentError, require
+from openmm_latent.topology import SOLVENT
 
 #: Terminal caps, which pdbfixer would take for foreign residues.
 _CAPS = frozenset({"ACE", "NME", "NMA", "NHE", "NH2"})
@@ -120,7 +120,7 @@ def _standardise(fixer, path: Path, remove_heterogens: bool, notes: list[str]) -
     known = set(proteinResidues) | set(dnaResidues) | set(rnaResidues) | _CAPS
     known |= {"HID", "HIE", "HIP", "CYX", "CYM", "ASH", "GLH", "LYN", "HSD", "HSE", "HSP"}
     residues = list(fixer.topology.residues())
-    solvent = [r for r in residues if r.name.upper() in SOLVENT]
+    solvent = [r for r in residues if r.name in SOLVENT]
     foreign = [r for r in residues if r.name not in known and r not in solvent]
     require(
         remove_heterogens or not foreign,

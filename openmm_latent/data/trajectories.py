@@ -15,31 +15,8 @@ from openmm import app, unit
 from openmm_latent.data.imaging import bond_walk, make_whole
 from openmm_latent.data.readers import Chunk, read_chunks
 from openmm_latent.errors import LatentError, require
+from openmm_latent.topology import SOLVENT, heavy_atoms
 
-#: Residues that models never see unless their atoms are named one by one.
-SOLVENT = frozenset(
-    [
-        "HOH",
-        "WAT",
-        "H2O",
-        "TIP3",
-        "TP3",
-        "SOL",
-        "NA",
-        "NA+",
-        "SOD",
-        "CL",
-        "CL-",
-        "CLA",
-        "K",
-        "K+",
-        "POT",
-        "LI",
-        "MG",
-        "CS",
-        "RB",
-    ]
-)
 #: Two frame spacings count as equal when they differ by less than this fraction.
 _SPACING_TOLERANCE = 1e-3
 
@@ -256,8 +233,8 @@ def select_atoms(topology: app.Topology, atoms: str | Sequence[int]) -> list[int
     """Return the indices of the model atoms; see `load_trajectories` for the words that `atoms` takes."""
     if isinstance(atoms, str):
         require(atoms in ("heavy", "all"), f"atoms must be 'heavy', 'all' or a list of indices, got {atoms!r}")
-        solute = [a for a in topology.atoms() if a.residue.name.upper() not in SOLVENT and a.element is not None]
-        chosen = [a.index for a in solute if atoms == "all" or a.element.symbol != "H"]
+        solute = [a for a in topology.atoms() if a.residue.name not in SOLVENT and a.element is not None]
+        chosen = heavy_atoms(topology) if atoms == "heavy" else [a.index for a in solute]
         require(len(chosen) > 0, f"atoms={atoms!r} selects nothing: the topology holds only water and ions")
         return chosen
     chosen = [int(index) for index in atoms]

@@ -6,6 +6,8 @@ Imported only where training starts, because importing Lightning takes seconds.
 from __future__ import annotations
 
 import logging
+import signal
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -128,6 +130,21 @@ def _quiet() -> Iterator[None]:
         log.setLevel(level)
 
 
+@contextmanager
+def _keyboard_interrupts(trainer: lightning.Trainer, name: str) -> Iterator[None]:
+    """Raise KeyboardInterrupt after Ctrl-C: Lightning ends the process instead, and leaves further Ctrl-C ignored."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit:
+        if not trainer.interrupted:
+            raise
+    if trainer.interrupted:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, handler)
+        raise KeyboardInterrupt(f"training stopped in stage {name}; the same command resumes it")
+
+
 def run_stage(
     objective: nn.Module,
     settings: StageSettings,
@@ -178,9 +195,8 @@ def run_stage(
             reload_dataloaders_every_n_epochs=1,
             default_root_dir=directory,
         )
-        trainer.fit(stage, ckpt_path=str(last) if last.exists() else None, weights_only=False)
-    if trainer.interrupted:
-        raise KeyboardInterrupt(f"training stopped in stage {settings.name}; the same command resumes it")
+        with _keyboard_interrupts(trainer, settings.name):
+            trainer.fit(stage, ckpt_path=str(last) if last.exists() else None, weights_only=False)
     require(
         best.best_model_path != "" and bool(torch.isfinite(torch.as_tensor(best.best_model_score))),
         f"training of stage {settings.name} gave a loss that is not finite; lower its learning rate",

@@ -10,8 +10,10 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import struct
 import warnings
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -260,8 +262,10 @@ def _read(path: str | Path) -> tuple[bytes, Manifest]:
             require(len(holders) == 1, f"'{name}' is no openmm-latent bundle: it has no manifest; {_EXPECTED}")
             content = json.loads(entries.read(holders[0]))
         digest = _digest(archive)
-    except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError) as error:
-        raise LatentError(f"'{name}' is no openmm-latent bundle, or is truncated ({error}); {_EXPECTED}") from error
+    except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError) as error:
+        raise LatentError(
+            f"'{name}' is no openmm-latent bundle, or is truncated or damaged ({error}); {_EXPECTED}"
+        ) from error
     except ValueError as error:
         if isinstance(error, LatentError):
             raise

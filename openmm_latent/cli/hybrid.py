@@ -158,12 +158,13 @@ class HybridRun:
                 self._step()
                 self.n_done += 1
                 is_last = self.n_done == self.config.n_blocks
-                if interrupt.is_asked or is_last or monotonic() - last_save > self.config.save_every:
+                is_asked = interrupt.is_asked  # looked at once: whoever asks later than this stops after the next block
+                if is_asked or is_last or monotonic() - last_save > self.config.save_every:
                     self.save()
                     last_save = monotonic()
                 if progress is not None:
                     progress(self.n_done, self.config.n_blocks)
-                if interrupt.is_asked and not is_last:
+                if is_asked and not is_last:
                     raise KeyboardInterrupt(f"saved after {self.n_done} of {self.config.n_blocks} frames in {self.out}")
         return self.tally()
 

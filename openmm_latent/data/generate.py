@@ -225,11 +225,12 @@ class _Replica:
                 self.n_done += 1
                 if self.n_done > 0:
                     self._write_frame()
-                if interrupt.is_asked or self.n_done == n_frames or monotonic() - last_save > self.config.save_every:
+                is_asked = interrupt.is_asked  # looked at once: whoever asks later than this stops after the next frame
+                if is_asked or self.n_done == n_frames or monotonic() - last_save > self.config.save_every:
                     self._save()
                     last_save = monotonic()
                 self._tell()
-                if interrupt.is_asked and self.n_done < n_frames:
+                if is_asked and self.n_done < n_frames:
                     raise KeyboardInterrupt(f"saved after {max(0, self.n_done)} of {n_frames} frames in {self.xtc}")
         return self.xtc
 

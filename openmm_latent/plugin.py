@@ -123,8 +123,8 @@ def load_platforms(folder: Path, skipped: dict[str, str]) -> dict[str, str]:
 _built = import_compiled("_build_info")
 check_versions(_built.TORCH_VERSION, torch.__version__, _built.OPENMM_VERSION, openmm.__version__)
 
-#: The generated module with the C++ classes.
-compiled = import_compiled("openmmlatent")
+# The generated module with the C++ classes; other modules import it plainly once it has loaded here.
+import_compiled("openmmlatent")
 
 #: Platform -> why jumps are not available on it. A Context on such a platform is refused by OpenMM with its own words.
 load_failures = load_platforms(Path(__file__).parent / "lib", _built.SKIPPED)

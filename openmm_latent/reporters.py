@@ -59,10 +59,13 @@ class LatentReporter:
         self._interval = reportInterval
         self._model = model
         self._last_jump: int | None = None
-        is_path = isinstance(file, str | Path)
-        has_rows = is_path and append and Path(file).exists() and Path(file).stat().st_size > 0
-        self._file: TextIO = open(file, "a" if append else "w", newline="") if is_path else file  # noqa: SIM115
-        self._owns_file = is_path
+        has_rows = False
+        if isinstance(file, str | Path):
+            has_rows = append and Path(file).exists() and Path(file).stat().st_size > 0
+            self._file: TextIO = open(file, "a" if append else "w", newline="")  # noqa: SIM115  closed by __del__
+        else:
+            self._file = file
+        self._owns_file = self._file is not file
         self._writer = csv.writer(self._file)
         n_slow = 0 if model is None else model.manifest.n_slow
         if not has_rows:
@@ -84,7 +87,7 @@ class LatentReporter:
         if not records:
             return
         self._last_jump = records[-1].number
-        slow = (
+        slow: Any = (
             self._model.slowCoordinates(state.getPositions(asNumpy=True), simulation.topology)
             if self._model is not None and self._model.manifest.n_slow
             else []

@@ -14,9 +14,7 @@ from openmm.app import Topology
 from openmm_latent import topology as topo
 from openmm_latent.bundle import Bundle, Manifest, load_bundle
 from openmm_latent.errors import LatentError, require
-from openmm_latent.plugin import compiled
-
-LatentIntegrator = compiled.LatentIntegrator
+from openmm_latent.openmmlatent import LatentIntegrator
 
 #: Mode -> its number in C++. `exact` has no integrator yet.
 MODES = {"exploratory": LatentIntegrator.Exploratory, "guarded": LatentIntegrator.Guarded}
@@ -161,9 +159,7 @@ class LatentModel:
             isinstance(jumpInterval, int) and jumpInterval >= 1,
             f"jumpInterval must be a whole number of relaxation steps, at least 1, got {jumpInterval!r}",
         )
-        require(
-            isinstance(seed, int) and -(2**31) <= seed < 2**31, f"seed must be a 32-bit whole number, got {seed!r}"
-        )
+        require(isinstance(seed, int) and -(2**31) <= seed < 2**31, f"seed must be a 32-bit whole number, got {seed!r}")
         require(
             not topo.has_water(topology),
             "topology holds water: a jump that writes decoded coordinates would leave the solvent where it is, on top "

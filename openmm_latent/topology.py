@@ -99,9 +99,7 @@ def describe_atoms(topology: Topology, indices: Iterable[int]) -> list[AtomRecor
     atoms = list(topology.atoms())
     records = []
     for index in indices:
-        require(
-            0 <= index < len(atoms), f"indices must lie in [0, {len(atoms)}), the topology's atoms, got {index}"
-        )
+        require(0 <= index < len(atoms), f"indices must lie in [0, {len(atoms)}), the topology's atoms, got {index}")
         atom = atoms[index]
         residue = atom.residue
         records.append(

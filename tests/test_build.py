@@ -82,7 +82,7 @@ def test_an_openmm_without_the_platform_is_a_reason(tmp_path):
 
 def test_the_libraries_can_be_loaded_without_a_driver():
     # What only this process shows: importing worked, whatever is installed.
-    assert openmm_latent.LatentIntegrator is plugin.compiled.LatentIntegrator
+    assert issubclass(openmm_latent.LatentIntegrator, openmm.CompoundIntegrator)
 
 
 def test_import_draws_in_none_of_the_slow_packages():

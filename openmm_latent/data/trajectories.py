@@ -119,6 +119,32 @@ class TrajectorySet:
             )
         return self._part(train, self.files, f"first {fraction}"), self._part(test, self.files, f"after {fraction}")
 
+    def split_blocks(self, n_blocks: int, test_blocks: Sequence[int]) -> tuple[TrajectorySet, TrajectorySet]:
+        """Cut every file into equal blocks: test on those numbered (from 0), train on what lies between them."""
+        shortest = min(len(part) for part in self.positions)
+        require(2 <= n_blocks <= shortest, f"n_blocks must lie between 2 and {shortest} frames a file, got {n_blocks}")
+        held_out = set(test_blocks)
+        require(
+            0 < len(held_out) < n_blocks and held_out <= set(range(n_blocks)),
+            f"test_blocks must be some, not all, of the blocks 0 to {n_blocks - 1}, got {list(test_blocks)}",
+        )
+        pieces: dict[bool, list[np.ndarray]] = {False: [], True: []}
+        names: dict[bool, list[str]] = {False: [], True: []}
+        for part, name in zip(self.positions, self.files, strict=True):
+            edges = np.linspace(0, len(part), n_blocks + 1).astype(int)
+            start = 0
+            for block in range(1, n_blocks + 1):  # a piece ends where training changes to testing or back
+                is_test = block - 1 in held_out
+                if block == n_blocks or (block in held_out) != is_test:
+                    pieces[is_test].append(part[edges[start] : edges[block]])
+                    names[is_test].append(name)
+                    start = block
+        what = f"{n_blocks} blocks, test {sorted(held_out)}"
+        return (
+            self._part(pieces[False], names[False], f"training part of {what}"),
+            self._part(pieces[True], names[True], f"test part of {what}"),
+        )
+
     def split_by_file(self, test_files: int | Sequence[str]) -> tuple[TrajectorySet, TrajectorySet]:
         """Split by file: test on the last `test_files` files, or on those named, and train on the rest."""
         if isinstance(test_files, int):

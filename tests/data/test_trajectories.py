@@ -96,6 +96,20 @@ def test_splits(xtc: Path, tmp_path: Path) -> None:
     assert len({loaded.digest, train.digest, test.digest}) == 3
 
 
+def test_split_into_blocks(xtc: Path) -> None:
+    loaded = load_trajectories(ADP, [xtc, xtc])
+    train, test = loaded.split_blocks(8, [2, 3, 7])
+    assert [len(p) for p in train.positions] == [10, 15, 10, 15]
+    assert [len(p) for p in test.positions] == [10, 5, 10, 5]
+    np.testing.assert_array_equal(train.positions[1], loaded.positions[0][20:35])
+    np.testing.assert_array_equal(test.positions[1], loaded.positions[0][35:])
+    assert len(train.files) == len(test.files) == 4
+    with pytest.raises(LatentError, match=r"test_blocks must be some, not all, of the blocks 0 to 7, got \[8\]"):
+        loaded.split_blocks(8, [8])
+    with pytest.raises(LatentError, match=r"n_blocks must lie between 2 and 40 frames a file, got 1"):
+        loaded.split_blocks(1, [0])
+
+
 def test_digest_follows_content_not_place(xtc: Path, tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     moved = tmp_path / "sub" / "moved.xtc"

@@ -70,6 +70,12 @@ def find_program(name):
     refuse(f"the program {name} was not found; `pip install {name}` gives it, then run this build again.")
 
 
+def interpreter():
+    """Return this interpreter by one name: it may have been called as python, python3 or python3.11."""
+    folder, name = Path(sys.executable).parent, f"python{sys.version_info.major}.{sys.version_info.minor}"
+    return shutil.which(name, path=str(folder)) or sys.executable
+
+
 def find_swig():
     """Return swig, new enough to share types with the openmm wheel."""
     swig = find_program("swig")
@@ -106,7 +112,7 @@ class CMakeBuild(build_ext):
             "LATENT_TORCH_ROOT": package_folder("torch"),
             "LATENT_NUMPY_INCLUDE": numpy_include(),
             "LATENT_SWIG": find_swig(),
-            "Python_EXECUTABLE": sys.executable,
+            "Python_EXECUTABLE": interpreter(),
             "CMAKE_MAKE_PROGRAM": find_program("ninja"),
         }
         versions = {name: importlib.metadata.version(name) for name in ("torch", "openmm", "numpy")}

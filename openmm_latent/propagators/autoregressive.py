@@ -73,8 +73,8 @@ class Autoregressive(nn.Module):
     Noise: n_latent normals give the displacement; for more than one component one more, through its distribution
     function, picks the component.
 
-    DISCREPANCY(GLDP, autoregressive noise): the paper adds Gaussian noise of the one-step residual variance, the same in
-    every state, to a deterministic prediction. Where a lag time can end in either of two basins that smears the
+    DISCREPANCY(GLDP, autoregressive noise): the paper adds Gaussian noise of the one-step residual variance, the same
+    in every state, to a deterministic prediction. Where a lag time can end in either of two basins that smears the
     density between them; the mixture, fitted by likelihood, does not. The paper's form is `CONFIGS["paper"]`.
 
     Parameters
@@ -100,7 +100,7 @@ class Autoregressive(nn.Module):
             nn.ReLU() if self.is_residual else nn.SiLU(),
             nn.Dropout(config.dropout),
         )
-        self.head = nn.Linear(config.n_hidden, self.n_components * per_component)
+        self.head = nn.Linear(config.n_hidden + n_latent, self.n_components * per_component)
         self.register_buffer("matrix", torch.zeros(n_latent, n_latent))
         self.register_buffer("offset", torch.zeros(n_latent))
         self.register_buffer("kinetic_map", torch.eye(n_latent))
@@ -108,15 +108,16 @@ class Autoregressive(nn.Module):
         self.register_buffer("residual_root", torch.eye(n_latent))
         self.register_buffer("low", torch.full((n_latent,), -1e3))
         self.register_buffer("high", torch.full((n_latent,), 1e3))
-        if not self.is_residual:
-            # Components start as a Gaussian mixture of the data; the network moves them and weighs them.
-            self.centres = nn.Parameter(torch.zeros(self.n_components, n_latent))
-            self.raw_roots = nn.Parameter(torch.zeros(self.n_components, n_latent, n_latent))
+        # Components start as a Gaussian mixture of the data; the network moves them and weighs them.
+        n_static = 0 if self.is_residual else self.n_components
+        self.centres = nn.Parameter(torch.zeros(n_static, n_latent))
+        self.raw_roots = nn.Parameter(torch.zeros(n_static, n_latent, n_latent))
 
     def hidden(self, now: Tensor) -> Tensor:
-        """Return the network's last hidden layer: (b, n_latent) -> (b, n_hidden)."""
+        """Return what the last layer sees, the last hidden layer and the input: (b, n_hidden + n_latent)."""
         inside = torch.minimum(torch.maximum(now, self.low), self.high)
-        return self.body((inside - self.centre) @ self.kinetic_map.t())
+        scaled = (inside - self.centre) @ self.kinetic_map.t()
+        return torch.cat([self.body(scaled), scaled], dim=1)
 
     def mixture(self, now: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the kernel's parameters.
@@ -321,7 +322,7 @@ def _calibrate_weights(module: Autoregressive, now: Tensor, later: Tensor, decay
         features = torch.cat([torch.cat(hidden), torch.ones(len(now), 1)], dim=1).double()
         fixed = torch.cat(log_each).double()
         last = module.head
-        # rows of the last layer that set weights: (n_components, n_hidden + 1)
+        # rows of the last layer that set weights: (n_components, n_features + 1)
         rows = torch.arange(module.n_components) * (1 + module.n_latent)
         first = torch.cat([last.weight[rows], last.bias[rows, None]], dim=1).double()
     free = first.clone().requires_grad_(True)

@@ -87,8 +87,34 @@ def linear_prediction(now: Tensor, later: Tensor) -> tuple[Tensor, Tensor, Tenso
     return matrix, mean_y - matrix @ mean_x, residual.T @ residual / len(x)
 
 
+def kinetic_axes(now: Tensor, later: Tensor) -> tuple[Tensor, Tensor]:
+    """Return TICA's directions (reversible), of unit variance and uncorrelated, slowest first.
+
+    Parameters
+    ----------
+    now, later : Tensor, (n_pairs, n_latent)
+
+    Returns
+    -------
+    axes : Tensor, (n_latent, n_latent), a direction a row; applied to centred latents as `x @ axes.T`
+    memory : Tensor, (n_latent,), autocorrelation of each at the lag
+
+    Source: G. Pérez-Hernández et al., J. Chem. Phys. 139, 015102 (2013).
+    """
+    x, y = now.double(), later.double()
+    mean = 0.5 * (x.mean(0) + y.mean(0))
+    x, y = x - mean, y - mean
+    covariance = 0.5 * (x.T @ x + y.T @ y) / len(x)
+    lagged = 0.5 * (x.T @ y + y.T @ x) / len(x)
+    variances, axes = torch.linalg.eigh(covariance)
+    whiten = axes / torch.sqrt(variances.clamp(min=1e-10))  # columns of unit variance
+    memory, rotation = torch.linalg.eigh(whiten.T @ lagged @ whiten)
+    order = torch.argsort(memory.abs(), descending=True)
+    return (whiten @ rotation)[:, order].T.float(), memory[order].float()
+
+
 def kinetic_map(now: Tensor, later: Tensor, floor: float) -> Tensor:
-    """Return TICA directions scaled by their autocorrelation: what has no memory has (almost) no say.
+    """Return TICA's directions scaled by their autocorrelation: what has no memory has (almost) no say.
 
     Parameters
     ----------
@@ -102,17 +128,8 @@ def kinetic_map(now: Tensor, later: Tensor, floor: float) -> Tensor:
 
     Source: F. Noé and C. Clementi, J. Chem. Theory Comput. 11, 5002 (2015).
     """
-    x, y = now.double(), later.double()
-    mean = 0.5 * (x.mean(0) + y.mean(0))
-    x, y = x - mean, y - mean
-    covariance = 0.5 * (x.T @ x + y.T @ y) / len(x)
-    lagged = 0.5 * (x.T @ y + y.T @ x) / len(x)
-    variances, axes = torch.linalg.eigh(covariance)
-    whiten = axes / torch.sqrt(variances.clamp(min=1e-10))  # columns of unit variance
-    memory, rotation = torch.linalg.eigh(whiten.T @ lagged @ whiten)
-    scales = memory.abs().clamp(min=floor)
-    order = torch.argsort(scales, descending=True)
-    return (((whiten @ rotation) * scales)[:, order]).T.float()
+    axes, memory = kinetic_axes(now, later)
+    return axes * memory.abs().clamp(min=floor).unsqueeze(1)
 
 
 def train_best(
@@ -127,6 +144,7 @@ def train_best(
     patience: int,
     seed: int,
     weight_decay: float = 0.0,
+    averaging: float = 0.0,
     progress: Progress | None = None,
 ) -> nn.Module:
     """Train with Adam, a cosine schedule and early stopping; leave the best weights (by validation) in `module`.
@@ -141,10 +159,13 @@ def train_best(
         Returns the validation loss; the module is in evaluation mode.
     patience : int
         Epochs without a better validation loss before it stops.
+    averaging : float
+        Decay of the exponential average of the weights that is validated and kept; 0 keeps the weights themselves.
     """
     generator = torch.Generator().manual_seed(seed)
     optimiser = torch.optim.AdamW(module.parameters(), lr=learning_rate, weight_decay=weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, n_epochs, eta_min=0.02 * learning_rate)
+    average = {name: value.detach().clone() for name, value in module.named_parameters()}
     module.eval()
     best, best_weights, waited, step = validate(), copy.deepcopy(module.state_dict()), 0, 0
     for epoch in range(n_epochs):
@@ -156,9 +177,12 @@ def train_best(
             value.backward()
             nn.utils.clip_grad_norm_(module.parameters(), 5.0)
             optimiser.step()
+            _follow(average, module, min(averaging, step / (step + 10.0)))
             total, n_batches, step = total + float(value.detach()), n_batches + 1, step + 1
         schedule.step()
         module.eval()
+        own = {name: value.detach().clone() for name, value in module.named_parameters()}
+        module.load_state_dict(average, strict=False)
         current = validate()
         if progress is not None:
             progress(epoch + 1, n_epochs, total / n_batches, current)
@@ -167,9 +191,17 @@ def train_best(
             best, best_weights, waited = current, copy.deepcopy(module.state_dict()), 0
         if waited >= patience:
             break
+        module.load_state_dict(own, strict=False)
     module.load_state_dict(best_weights)
     module.eval()
     return module
+
+
+def _follow(average: dict[str, Tensor], module: nn.Module, decay: float) -> None:
+    """Move an exponential average of the weights one step."""
+    with torch.no_grad():
+        for name, value in module.named_parameters():
+            average[name].lerp_(value, 1.0 - decay)
 
 
 def gaussian_mixture(

@@ -1,0 +1,1 @@
+"""Diffusion models: schedules and samplers that several families share."""

@@ -1,0 +1,39 @@
+"""Noise schedules of diffusion models."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from openmm_latent.errors import require
+
+
+def linear_signal_levels(n_levels: int, beta_first: float = 5e-6, beta_last: float = 0.03) -> Tensor:
+    """Return the variance-preserving schedule with linear beta.
+
+    At level k a sample is sqrt(signal_k) x + sqrt(1 - signal_k) e with e standard normal, and signal_k the product of
+    1 - beta up to k.
+
+    Parameters
+    ----------
+    n_levels : int
+    beta_first, beta_last : float
+        The defaults are GLDP's, for 1400 levels.
+
+    Returns
+    -------
+    Tensor, (n_levels,), float32, falling from almost 1 to almost 0
+
+    Raises
+    ------
+    LatentError
+        The betas do not rise within (0, 1).
+
+    Source: J. Ho et al., Denoising Diffusion Probabilistic Models, equation 4 (2020).
+    """
+    require(
+        0.0 < beta_first <= beta_last < 1.0,
+        f"beta_first and beta_last must rise within (0, 1), got {beta_first} and {beta_last}; 5e-6 and 0.03 are usual",
+    )
+    beta = torch.linspace(beta_first, beta_last, n_levels, dtype=torch.float64)
+    return torch.cumprod(1.0 - beta, dim=0).float()

@@ -15,28 +15,6 @@ namespace OpenMMLatent {
 
 namespace {
 
-/** Six times the signed volume of the tetrahedron of a centre and three neighbours. */
-double handedness(const vector<Vec3>& positions, const vector<int>& atoms) {
-    Vec3 a = positions[atoms[1]] - positions[atoms[0]];
-    Vec3 b = positions[atoms[2]] - positions[atoms[0]];
-    Vec3 c = positions[atoms[3]] - positions[atoms[0]];
-    return a.dot(b.cross(c));
-}
-
-/** Torsion [rad] of four atoms, IUPAC sign. */
-double torsion(const vector<Vec3>& positions, const vector<int>& atoms) {
-    Vec3 first = positions[atoms[1]] - positions[atoms[0]];
-    Vec3 axis = positions[atoms[2]] - positions[atoms[1]];
-    Vec3 last = positions[atoms[3]] - positions[atoms[2]];
-    Vec3 m = first.cross(axis), n = axis.cross(last);
-    return atan2(sqrt(axis.dot(axis)) * first.dot(n), m.dot(n));
-}
-
-double distance(const vector<Vec3>& positions, int i, int j) {
-    Vec3 delta = positions[i] - positions[j];
-    return sqrt(delta.dot(delta));
-}
-
 /** For each atom, the atoms at most three bonds away. */
 vector<set<int>> bondedNeighbours(int numParticles, const vector<vector<int>>& bonds) {
     vector<vector<int>> direct(numParticles);
@@ -60,9 +38,43 @@ vector<set<int>> bondedNeighbours(int numParticles, const vector<vector<int>>& b
 
 JumpGuard::JumpGuard(const StructureTerms& terms, const map<string, double>& thresholds, ContextImpl& context)
         : terms(terms), thresholds(thresholds), context(context),
-          bonded(bondedNeighbours(context.getSystem().getNumParticles(), terms.bonds)) {}
+          bonded(bondedNeighbours(context.getSystem().getNumParticles(), terms.bonds)),
+          isPeriodic(context.getSystem().usesPeriodicBoundaryConditions()) {}
 
-void JumpGuard::begin() { context.getPositions(before); }
+void JumpGuard::begin() {
+    context.getPositions(before);
+    context.getPeriodicBoxVectors(box[0], box[1], box[2]);
+}
+
+Vec3 JumpGuard::between(const vector<Vec3>& positions, int i, int j) const {
+    Vec3 delta = positions[i] - positions[j];
+    if (isPeriodic)
+        for (int axis = 2; axis >= 0; axis--)
+            delta -= box[axis] * round(delta[axis] / box[axis][axis]);
+    return delta;
+}
+
+double JumpGuard::distance(const vector<Vec3>& positions, int i, int j) const {
+    Vec3 delta = between(positions, i, j);
+    return sqrt(delta.dot(delta));
+}
+
+/** Six times the signed volume of the tetrahedron of a centre and three neighbours. */
+double JumpGuard::handedness(const vector<Vec3>& positions, const vector<int>& atoms) const {
+    Vec3 a = between(positions, atoms[1], atoms[0]);
+    Vec3 b = between(positions, atoms[2], atoms[0]);
+    Vec3 c = between(positions, atoms[3], atoms[0]);
+    return a.dot(b.cross(c));
+}
+
+/** Torsion [rad] of four atoms, IUPAC sign. */
+double JumpGuard::torsion(const vector<Vec3>& positions, const vector<int>& atoms) const {
+    Vec3 first = between(positions, atoms[1], atoms[0]);
+    Vec3 axis = between(positions, atoms[2], atoms[1]);
+    Vec3 last = between(positions, atoms[3], atoms[2]);
+    Vec3 m = first.cross(axis), n = axis.cross(last);
+    return atan2(sqrt(axis.dot(axis)) * first.dot(n), m.dot(n));
+}
 
 string JumpGuard::judge(bool isGuarded, const JumpRecord& record) const {
     if (!isfinite(record.energyAfter) || !isfinite(record.largestForce))

@@ -32,6 +32,11 @@ public:
 
 private:
     double threshold(const char* name) const { return thresholds.at(name); }
+    /** Vector from j to i, to the nearest image in a periodic system. */
+    OpenMM::Vec3 between(const std::vector<OpenMM::Vec3>& positions, int i, int j) const;
+    double distance(const std::vector<OpenMM::Vec3>& positions, int i, int j) const;
+    double handedness(const std::vector<OpenMM::Vec3>& positions, const std::vector<int>& atoms) const;
+    double torsion(const std::vector<OpenMM::Vec3>& positions, const std::vector<int>& atoms) const;
     double constraintError(const std::vector<OpenMM::Vec3>& after) const;
     bool keepsChirality(const std::vector<OpenMM::Vec3>& after) const;
     bool keepsOmegas(const std::vector<OpenMM::Vec3>& after) const;
@@ -43,6 +48,8 @@ private:
     OpenMM::ContextImpl& context;
     std::vector<std::set<int>> bonded;  // for each atom, the atoms at most three bonds away
     std::vector<OpenMM::Vec3> before;
+    bool isPeriodic;
+    OpenMM::Vec3 box[3];
 };
 
 }  // namespace OpenMMLatent

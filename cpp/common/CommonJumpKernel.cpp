@@ -48,6 +48,11 @@ void CommonJumpKernel::prepare(const LatentBundle& bundle, DeviceBundle& buffers
     }
     buffers.place.initialize<int>(cc, (int) place.size(), "latentPlace");
     buffers.place.upload(place);
+    for (size_t i = 0; i < place.size(); i++)
+        if (isFrozen[i])
+            place[i] = -1;
+    buffers.movablePlace.initialize<int>(cc, (int) place.size(), "latentMovablePlace");
+    buffers.movablePlace.upload(place);
     buffers.riders.initialize<mm_int4>(cc, (int) riders.size(), "latentRiders");
     buffers.riders.upload(riders);
     int elementSize = usesDoubles() ? sizeof(double) : sizeof(float);
@@ -81,7 +86,7 @@ void CommonJumpKernel::prepare(const LatentBundle& bundle, DeviceBundle& buffers
     buffers.scatter->addArg(cc.getPosq());
     buffers.scatter->addArg(correction);
     buffers.scatter->addArg(cc.getAtomIndexArray());
-    buffers.scatter->addArg(buffers.place);
+    buffers.scatter->addArg(buffers.movablePlace);
     buffers.scatter->addArg(buffers.displacements);
 }
 
@@ -91,7 +96,7 @@ void CommonJumpKernel::uploadCellOffsets() {
     cellOffsets.upload(offsets);
 }
 
-bool CommonJumpKernel::move(ContextImpl& context, int seed, JumpRecord& record) {
+bool CommonJumpKernel::move(ContextImpl&, int seed, JumpRecord& record) {
     DeviceBundle& buffers = *bundles[record.bundle];
     auto start = chrono::steady_clock::now();
     Vec3 box[3];
@@ -129,13 +134,17 @@ bool CommonJumpKernel::propose(DeviceBundle& buffers, const Vec3* box, int seed,
         ContextSelector selector(cc);
         buffers.gathered.download(all.data_ptr(), true);
     }
-    at::Tensor positions = all.narrow(0, 0, buffers.numModelAtoms).to(at::kDouble, false, true);
+    at::Tensor positions = all.to(at::kDouble, false, true);
     at::Tensor displacements =
         proposals[record.bundle]->displacements(positions, box, seed, record.number, record.moduleSeconds);
     if (!isUsable(displacements))
         return false;
-    all.narrow(0, 0, buffers.numModelAtoms).copy_(displacements);
     ContextSelector selector(cc);
+    if (box != nullptr) {
+        all.copy_(positions);  // riders need molecules whole
+        buffers.gathered.upload(all.data_ptr(), true);
+    }
+    all.narrow(0, 0, buffers.numModelAtoms).copy_(displacements);
     buffers.displacements.upload(all.data_ptr(), true);
     return true;
 }

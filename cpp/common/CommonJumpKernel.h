@@ -29,6 +29,7 @@ protected:
     struct DeviceBundle {
         int numModelAtoms = 0, numRiders = 0;
         OpenMM::ComputeArray place;          // per particle of the System, where it is gathered, or -1
+        OpenMM::ComputeArray movablePlace;   // the same, but -1 for particles without mass, which stay
         OpenMM::ComputeArray gathered;       // xyz of the gathered particles, in the precision of positions
         OpenMM::ComputeArray displacements;  // the same layout
         OpenMM::ComputeArray riders;         // int4: slot in gathered, origin, axis, plane
@@ -38,8 +39,8 @@ protected:
     /** Where torch works. */
     virtual at::Device device() { return at::kCPU; }
     /**
-     * Fill the model atoms' part of `displacements` from that of `gathered`. Here by way of the host; a platform
-     * whose memory torch can use overrides it.
+     * Fill the model atoms' part of `displacements` and make the molecules in `gathered` whole. Here by way of the
+     * host; a platform whose memory torch can use overrides it.
      *
      * @return false if the module's output is not finite
      */

@@ -86,12 +86,16 @@ protected:
             c10::cuda::CUDAStream stream = c10::cuda::getStreamFromPool(false, (c10::DeviceIndex) cu.getDeviceIndex());
             c10::cuda::CUDAStreamGuard guard(stream);
             check(cuStreamWaitEvent(stream.stream(), gathered, 0), "order the streams");
-            at::Tensor positions = view(buffers.gathered, buffers.numModelAtoms).to(at::kDouble, false, true);
+            at::Tensor gatheredView = view(buffers.gathered, buffers.numModelAtoms + buffers.numRiders);
+            at::Tensor positions = gatheredView.to(at::kDouble, false, true);
             at::Tensor displacements =
                 proposals[record.bundle]->displacements(positions, box, seed, record.number, record.moduleSeconds);
             isFinite = isUsable(displacements);
-            if (isFinite)
+            if (isFinite) {
+                if (box != nullptr)
+                    gatheredView.copy_(positions, true);  // riders need molecules whole
                 view(buffers.displacements, buffers.numModelAtoms).copy_(displacements, true);
+            }
             check(cuEventRecord(proposed, stream.stream()), "record an event");
         }
         ContextSelector selector(cu);
@@ -100,11 +104,11 @@ protected:
     }
 
 private:
-    /** The model atoms' part of one of OpenMM's arrays, as a tensor that shares its memory. */
-    at::Tensor view(ComputeArray& array, int numModelAtoms) {
+    /** The first rows of one of OpenMM's arrays, as a tensor that shares its memory. */
+    at::Tensor view(ComputeArray& array, int numRows) {
         CUdeviceptr pointer = dynamic_cast<CudaArray&>(array.getArray()).getDevicePointer();
         auto options = at::TensorOptions().dtype(usesDoubles() ? at::kDouble : at::kFloat).device(device());
-        return at::from_blob((void*) pointer, {numModelAtoms, 3}, options);
+        return at::from_blob((void*) pointer, {numRows, 3}, options);
     }
 
     CudaContext& cu;

@@ -79,8 +79,7 @@ RELEASES_LOCK(OpenMMLatent::LatentIntegrator::jump)
     $1 = PyBytes_Check($input);
 }
 
-// The LatentIntegrator owns its relaxation integrator, and an adopted integrator's C++ object.
-%apply SWIGTYPE* DISOWN { OpenMM::Integrator* relaxation };
+// An adopted integrator's C++ object changes hands; so does the relaxation integrator, once the constructor took it.
 %apply SWIGTYPE* DISOWN { OpenMM::Integrator* given };
 %newobject OpenMMLatent::LatentIntegrator::_adopt;
 
@@ -96,6 +95,9 @@ RELEASES_LOCK(OpenMMLatent::LatentIntegrator::jump)
         if not relaxation.thisown:
             raise openmm.OpenMMException(
                 "relaxation already belongs to a CompoundIntegrator or another LatentIntegrator; create a new one")
+%}
+%pythonappend OpenMMLatent::LatentIntegrator::LatentIntegrator(OpenMM::Integrator* relaxation, int jumpInterval) %{
+        relaxation.thisown = False
 %}
 
 namespace OpenMMLatent {

@@ -65,16 +65,19 @@ public:
         auto& data = platformData(context);
         vector<Vec3>& positions = *data.positions;
         const LatentBundle& bundle = *bundles[record.bundle];
-        at::Tensor gathered = at::empty({(int64_t) bundle.particles.size(), 3}, at::kDouble);
-        auto* input = reinterpret_cast<Vec3*>(gathered.data_ptr<double>());
-        for (size_t i = 0; i < bundle.particles.size(); i++)
-            input[i] = positions[bundle.particles[i]];
+        size_t numAtoms = bundle.particles.size();
+        at::Tensor gathered = at::empty({(int64_t) (numAtoms + bundle.riders.size()), 3}, at::kDouble);
+        auto* places = reinterpret_cast<Vec3*>(gathered.data_ptr<double>());
+        for (size_t i = 0; i < numAtoms; i++)
+            places[i] = positions[bundle.particles[i]];
+        for (size_t i = 0; i < bundle.riders.size(); i++)
+            places[numAtoms + i] = positions[bundle.riders[i].particle];
         at::Tensor displacements = proposals[record.bundle]->displacements(
             gathered, isPeriodic ? data.periodicBoxVectors : nullptr, seed, record.number, record.moduleSeconds);
         auto proposedAt = chrono::steady_clock::now();
         bool isFinite = isUsable(displacements);
         if (isFinite)
-            apply(bundle, reinterpret_cast<const Vec3*>(displacements.data_ptr<double>()), positions);
+            apply(bundle, places, reinterpret_cast<const Vec3*>(displacements.data_ptr<double>()), positions);
         auto end = chrono::steady_clock::now();
         // Centring, noise and the cast are the contract's share of gathering.
         record.gatherSeconds = chrono::duration<double>(proposedAt - start).count() - record.moduleSeconds;
@@ -83,29 +86,30 @@ public:
     }
 
 private:
-    void apply(const LatentBundle& bundle, const Vec3* displacements, vector<Vec3>& positions) const {
-        // Riders first: they need the frame on which they sit now.
-        for (auto& rider : bundle.riders)
-            if (!isFrozen[rider.particle])
-                positions[rider.particle] += riderDisplacement(bundle, rider, displacements, positions);
-        for (size_t i = 0; i < bundle.particles.size(); i++)
+    /** `places` holds the model atoms, then the riders, whole; positions may be broken by periodic images. */
+    void apply(const LatentBundle& bundle, const Vec3* places, const Vec3* displacements,
+               vector<Vec3>& positions) const {
+        size_t numAtoms = bundle.particles.size();
+        for (size_t i = 0; i < numAtoms; i++)
             if (!isFrozen[bundle.particles[i]])
                 positions[bundle.particles[i]] += displacements[i];
+        for (size_t i = 0; i < bundle.riders.size(); i++)
+            if (!isFrozen[bundle.riders[i].particle])
+                positions[bundle.riders[i].particle] +=
+                    riderDisplacement(bundle.riders[i], places[numAtoms + i], places, displacements);
     }
 
-    static Vec3 riderDisplacement(const LatentBundle& bundle, const Rider& rider, const Vec3* displacements,
-                                  const vector<Vec3>& positions) {
+    static Vec3 riderDisplacement(const Rider& rider, const Vec3& place, const Vec3* places,
+                                  const Vec3* displacements) {
         if (rider.axis < 0)
             return displacements[rider.origin];
-        const Vec3& origin = positions[bundle.particles[rider.origin]];
-        const Vec3& axis = positions[bundle.particles[rider.axis]];
-        const Vec3& plane = positions[bundle.particles[rider.plane]];
+        const Vec3 &origin = places[rider.origin], &axis = places[rider.axis], &plane = places[rider.plane];
         Vec3 before[3], after[3];
         if (!localFrame(origin, axis, plane, before) ||
             !localFrame(origin + displacements[rider.origin], axis + displacements[rider.axis],
                         plane + displacements[rider.plane], after))
             return displacements[rider.origin];
-        Vec3 arm = positions[rider.particle] - origin, turned;
+        Vec3 arm = place - origin, turned;
         for (int k = 0; k < 3; k++)
             turned += after[k] * arm.dot(before[k]);
         return displacements[rider.origin] + turned - arm;

@@ -20,12 +20,15 @@ const double Farthest = 100.0;  // nm; a displacement beyond it is the mark of a
 }  // namespace
 
 JumpProposal::JumpProposal(const LatentBundle& bundle, at::Device device)
-        : runner(loadTorchScript(bundle.name, bundle.archive, device)), numNoise(bundle.numNoise), hasState(false) {
-    wholeParent = at::arange((int64_t) bundle.particles.size(), at::kLong);
+        : runner(loadTorchScript(bundle.name, bundle.archive, device)), numNoise(bundle.numNoise),
+          numAtoms((int64_t) bundle.particles.size()), hasState(false) {
+    wholeParent = at::arange(numAtoms + (int64_t) bundle.riders.size(), at::kLong);
     auto* parents = wholeParent.data_ptr<int64_t>();
     for (size_t i = 0; i < bundle.wholeParent.size(); i++)
         if (bundle.wholeParent[i] >= 0)
             parents[i] = bundle.wholeParent[i];
+    for (size_t i = 0; i < bundle.riders.size(); i++)
+        parents[numAtoms + (int64_t) i] = bundle.riders[i].origin;
     wholeParent = wholeParent.to(device);
 }
 
@@ -34,9 +37,9 @@ at::Tensor JumpProposal::displacements(at::Tensor& positions, const Vec3* box, i
     c10::InferenceMode withoutGradients;
     if (box != nullptr)
         makeWhole(positions, box);
-    positions.sub_(positions.mean(0, true));
-    at::Tensor input = positions.to(at::kFloat).unsqueeze(0);  // (1, n_atoms, 3)
-    at::Tensor noise = makeNoise(seed, number);                // (1, n_noise)
+    positions.sub_(positions.narrow(0, 0, numAtoms).mean(0, true));
+    at::Tensor input = positions.narrow(0, 0, numAtoms).to(at::kFloat).unsqueeze(0);  // (1, n_atoms, 3)
+    at::Tensor noise = makeNoise(seed, number);                                       // (1, n_noise)
     nextState = hasState ? state : runner->initialState(input);
     auto start = chrono::steady_clock::now();
     at::Tensor moved = runner->jump(input, nextState, noise);

@@ -20,11 +20,12 @@ public:
     /**
      * Run the module once.
      *
-     * Molecules are made whole and the whole is centred in double precision; the module sees float32. What comes
+     * Molecules are made whole and the model atoms centred in double precision; the module sees float32. What comes
      * back is the difference between the module's output and its input, so that an atom which the module leaves
      * alone does not move by as much as a rounding error.
      *
-     * @param positions  (n_atoms, 3) float64 [nm] of the model atoms, on the runner's device; overwritten
+     * @param positions  (n_atoms + n_riders, 3) float64 [nm] of the model atoms, then the riders, on the runner's
+     *                   device; left whole and centred
      * @param box        periodic box vectors, or null for a system without
      * @param seed,number  from these alone comes the noise
      * @param moduleSeconds  receives the time of the module's own forward
@@ -44,7 +45,8 @@ private:
 
     std::unique_ptr<ModuleRunner> runner;
     int numNoise;
-    at::Tensor wholeParent;  // (n_atoms,) int64, an atom without a parent is its own
+    int64_t numAtoms;
+    at::Tensor wholeParent;  // (n_atoms + n_riders,) int64, an atom without a parent is its own
     bool hasState;
     ModelState state, nextState;
 };

@@ -200,7 +200,9 @@ class _Autoencoder:
             with np.load(latents_file) as stored:
                 return [stored[f"segment_{i}"] for i in range(len(self.segments))]
         latents = [_encode_all(self.model, part).numpy() for part in self.segments]
-        np.savez(latents_file, **{f"segment_{i}": part for i, part in enumerate(latents)})
+        partial = self.work / f"partial-{self.key}.npz"
+        np.savez(partial, **{f"segment_{i}": part for i, part in enumerate(latents)})
+        partial.replace(latents_file)
         return latents
 
     def _stage(self, name: str, train: Callable[[], None]) -> None:
@@ -220,7 +222,7 @@ class _Autoencoder:
         self.model.set_structure_statistics(self.frames)
         make = LinearObjective if self.config.encoder_target == "linear" else AutoencoderObjective
         torch.manual_seed(self.seed)
-        self._fit("encoder", make(self.model), self.config.encoder_steps, self.config.encoder_rate)
+        self._fit("encoder", make(self.model), self.config.encoder_steps, self.config.encoder_rate, n_latent=0)
         self.model.eval()
         self.model.set_reference_embedding()
         self.model.set_latent_statistics(torch.zeros(self.model.n_latent), torch.ones(self.model.n_latent))
@@ -230,10 +232,13 @@ class _Autoencoder:
     def _train_decoder(self) -> None:
         from openmm_latent.models.gldp.objectives import DecoderObjective
 
-        self._fit("decoder", DecoderObjective(self.model), self.config.decoder_steps, self.config.decoder_rate)
+        self.model.eval()
+        objective = DecoderObjective(self.model)
+        n_latent = self.model.n_latent
+        self._fit("decoder", objective, self.config.decoder_steps, self.config.decoder_rate, n_latent=n_latent)
 
-    def _fit(self, name: str, objective: torch.nn.Module, n_steps: int, rate: float) -> None:
-        from openmm_latent.training.loop import StageSettings, run_stage
+    def _fit(self, name: str, objective: torch.nn.Module, n_steps: int, rate: float, *, n_latent: int) -> None:
+        from openmm_latent.training.loop import FrameTable, StageSettings, run_stage
 
         directory = self.work / f"{name}-{self.key}"
         if not self.resume:
@@ -250,11 +255,15 @@ class _Autoencoder:
             config.patience,
             self.seed,
         )
+        parts = (self.frames, self.validation)
+        # the frozen encoder's latents are computed once; a training encoder makes its own
+        latents = [_encode_all(self.model, part) if n_latent else torch.zeros(len(part), 0) for part in parts]
+        training, validation = (FrameTable(*table) for table in zip(parts, latents, strict=True))
         run_stage(
             objective,
             settings,
-            self.frames,
-            self.validation,
+            training,
+            validation,
             n_noise=self.model.n_latent,
             directory=directory,
             device=self.device,

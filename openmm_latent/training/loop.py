@@ -36,53 +36,63 @@ class StageSettings:
     seed: int
 
 
+@dataclass(frozen=True)
+class FrameTable:
+    """Superposed frames (n_frames, n_atoms, 3) [nm] and their latents, (n_frames, n_latent) or (n_frames, 0)."""
+
+    frames: Tensor
+    latents: Tensor
+
+
 class RandomBatches:
     """Batches of one epoch, drawn with replacement; the epoch number and the seed alone decide them.
 
     So a run that was interrupted and resumed sees the batches that it would have seen.
     """
 
-    def __init__(self, frames: Tensor, n_noise: int, settings: StageSettings):
-        self.frames, self.n_noise, self.settings = frames, n_noise, settings
+    def __init__(self, table: FrameTable, n_noise: int, settings: StageSettings):
+        self.table, self.n_noise, self.settings = table, n_noise, settings
         self.epoch = 0
 
     def __len__(self) -> int:
         """Return the steps of one epoch."""
         return min(self.settings.validate_every, self.settings.n_steps)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, bool]]:
-        """Yield frames (batch, n_atoms, 3) [nm], noise (batch, n_noise) and whether dihedrals count."""
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor, bool]]:
+        """Yield frames (batch, n_atoms, 3) [nm], latents, noise (batch, n_noise) and whether dihedrals count."""
         generator = torch.Generator().manual_seed(1_000_003 * self.settings.seed + self.epoch)
         size = self.settings.batch_size
         for _ in range(len(self)):
-            chosen = torch.randint(len(self.frames), (size,), generator=generator)
+            chosen = torch.randint(len(self.table.frames), (size,), generator=generator)
             noise = torch.randn(size, self.n_noise, generator=generator)
             uses_dihedrals = float(torch.rand((), generator=generator)) < self.settings.dihedral_fraction
-            yield self.frames[chosen], noise, uses_dihedrals
+            yield self.table.frames[chosen], self.table.latents[chosen], noise, uses_dihedrals
 
 
 class FrameBlocks:
     """Frames in order, block by block."""
 
-    def __init__(self, frames: Tensor):
-        self.blocks = frames.split(2048)
+    def __init__(self, table: FrameTable):
+        self.blocks = list(zip(table.frames.split(2048), table.latents.split(2048), strict=True))
 
     def __len__(self) -> int:
         """Return the number of blocks."""
         return len(self.blocks)
 
-    def __iter__(self) -> Iterator[Tensor]:
-        """Yield (block, n_atoms, 3) [nm]."""
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield frames (block, n_atoms, 3) [nm] and their latents."""
         return iter(self.blocks)
 
 
 class Stage(lightning.LightningModule):
     """Train the objective's parameters; validate on frames in order."""
 
-    def __init__(self, objective: nn.Module, settings: StageSettings, frames: Tensor, validation: Tensor, n_noise: int):
+    def __init__(
+        self, objective: nn.Module, settings: StageSettings, training: FrameTable, validation: FrameTable, n_noise: int
+    ):
         super().__init__()
         self.objective, self.settings = objective, settings
-        self.batches = RandomBatches(frames, n_noise, settings)
+        self.batches = RandomBatches(training, n_noise, settings)
         self.validation = validation
         self.n_noise = n_noise
 
@@ -106,15 +116,16 @@ class Stage(lightning.LightningModule):
         """Return the validation frames in blocks."""
         return FrameBlocks(self.validation)
 
-    def training_step(self, batch: tuple[Tensor, Tensor, bool], batch_index: int) -> Tensor:
+    def training_step(self, batch: tuple[Tensor, Tensor, Tensor, bool], batch_index: int) -> Tensor:
         """Return the loss of one batch."""
-        frames, noise, uses_dihedrals = batch
-        return self.objective(frames, noise, uses_dihedrals)
+        frames, latents, noise, uses_dihedrals = batch
+        return self.objective(frames, latents, noise, uses_dihedrals)
 
-    def validation_step(self, frames: Tensor, batch_index: int) -> None:
+    def validation_step(self, block: tuple[Tensor, Tensor], batch_index: int) -> None:
         """Log the loss of a block of validation frames, without noise."""
+        frames, latents = block
         noise = torch.zeros(len(frames), self.n_noise, device=frames.device)
-        loss = self.objective(frames, noise, True)
+        loss = self.objective(frames, latents, noise, True)
         self.log("validation_loss", loss, prog_bar=True, batch_size=len(frames))
 
 
@@ -148,8 +159,8 @@ def _keyboard_interrupts(trainer: lightning.Trainer, name: str) -> Iterator[None
 def run_stage(
     objective: nn.Module,
     settings: StageSettings,
-    frames: Tensor,
-    validation: Tensor,
+    training: FrameTable,
+    validation: FrameTable,
     *,
     n_noise: int,
     directory: Path,
@@ -160,8 +171,7 @@ def run_stage(
 
     Parameters
     ----------
-    frames, validation : Tensor
-        (n_frames, n_atoms, 3) [nm], superposed.
+    training, validation : FrameTable
 
     Raises
     ------
@@ -170,7 +180,7 @@ def run_stage(
     LatentError
         The loss became infinite or NaN.
     """
-    stage = Stage(objective, settings, frames, validation, n_noise)
+    stage = Stage(objective, settings, training, validation, n_noise)
     best = ModelCheckpoint(
         directory, filename="best", monitor="validation_loss", save_last=True, enable_version_counter=False
     )

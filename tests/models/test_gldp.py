@@ -33,7 +33,7 @@ def make_model(config=CONFIGS["tiny"]):
     with torch.no_grad():
         raw = model.encode(FRAMES)
     model.set_latent_statistics(raw.mean(dim=0), raw.std(dim=0).clamp(min=1e-6))
-    model.set_slow(np.zeros(model.n_latent), np.eye(model.n_latent)[:, :2])
+    model.set_slow(np.zeros(model.n_latent), np.eye(model.n_latent)[:2])
     return model
 
 

@@ -70,8 +70,8 @@ class GLDP(ExplicitLatentModule):
         self.register_buffer("displacement_scale", torch.ones(()))
         self.register_buffer("latent_mean", torch.zeros(self.n_latent))
         self.register_buffer("latent_scale", torch.ones(self.n_latent))
-        self.register_buffer("slow_mean", torch.zeros(0))
-        self.register_buffer("slow_matrix", torch.zeros(self.n_latent, 0))
+        self.register_buffer("slow_mean", torch.zeros(self.n_latent))
+        self.register_buffer("slow_matrix", torch.zeros(0, self.n_latent))
 
     def encode(self, positions: Tensor) -> Tensor:
         """Return the standardised latent, (batch, n_latent), of frames at any place and orientation."""
@@ -104,7 +104,7 @@ class GLDP(ExplicitLatentModule):
 
     def slow(self, latent: Tensor) -> Tensor:
         """Return the slow coordinates, (batch, n_slow): a linear map of the standardised latent, unit variance."""
-        return torch.matmul(latent - self.slow_mean, self.slow_matrix)
+        return torch.matmul(latent - self.slow_mean, self.slow_matrix.t())
 
     def set_structure_statistics(self, superposed: Tensor) -> None:
         """Take mean and displacement scale of training frames (n_frames, n_atoms, 3) [nm] for the decoder."""
@@ -129,15 +129,15 @@ class GLDP(ExplicitLatentModule):
         self.n_propagate_noise = int(propagator.n_noise)
 
     def set_slow(self, mean: np.ndarray, matrix: np.ndarray) -> None:
-        """Set the slow coordinates (latent - mean) @ matrix: (n_latent,) and (n_latent, n_slow)."""
+        """Set the slow coordinates (latent - mean) @ matrix.T: (n_latent,) and (n_slow, n_latent)."""
         require(
-            matrix.ndim == 2 and matrix.shape[0] == self.n_latent,
-            f"matrix must have shape (n_latent={self.n_latent}, n_slow), got {matrix.shape}",
+            matrix.ndim == 2 and matrix.shape[1] == self.n_latent,
+            f"matrix must have shape (n_slow, n_latent={self.n_latent}), got {matrix.shape}",
         )
         device = self.latent_mean.device
         self.slow_mean = torch.tensor(mean, dtype=torch.float32, device=device)
         self.slow_matrix = torch.tensor(matrix, dtype=torch.float32, device=device)
-        self.n_slow = matrix.shape[1]
+        self.n_slow = matrix.shape[0]
 
 
 def _check_reference(reference: np.ndarray, n_atoms: int) -> None:

@@ -43,8 +43,8 @@ class LinearObjective(nn.Module):
         """Return what the optimiser moves."""
         return [*self.model.encoder.parameters(), *self.head.parameters()]
 
-    def forward(self, frames: Tensor, noise: Tensor, uses_dihedrals: bool) -> Tensor:
-        """Return the loss of frames (batch, n_atoms, 3) [nm]."""
+    def forward(self, frames: Tensor, latent: Tensor, noise: Tensor, uses_dihedrals: bool) -> Tensor:
+        """Return the loss of frames (batch, n_atoms, 3) [nm]; latent and noise are not used."""
         target = (frames - self.model.mean_structure) / self.model.displacement_scale
         return (self.head(self.model.encoder(frames)) - target).pow(2).mean()
 
@@ -64,8 +64,8 @@ class AutoencoderObjective(nn.Module):
         """Return what the optimiser moves."""
         return [*self.model.encoder.parameters(), *self.model.decoder.parameters()]
 
-    def forward(self, frames: Tensor, noise: Tensor, uses_dihedrals: bool) -> Tensor:
-        """Return the loss of frames (batch, n_atoms, 3) [nm] with noise (batch, n_latent)."""
+    def forward(self, frames: Tensor, latent: Tensor, noise: Tensor, uses_dihedrals: bool) -> Tensor:
+        """Return the loss of frames (batch, n_atoms, 3) [nm] with noise (batch, n_latent); latent is not used."""
         model = self.model
         # the reference rides along as one more frame, so that its embedding has a gradient
         embedding = model.encoder(torch.cat([frames, model.reference.to(frames.dtype).unsqueeze(0)]))
@@ -75,10 +75,10 @@ class AutoencoderObjective(nn.Module):
             with torch.no_grad():
                 model.latent_mean.lerp_(mean, _MOMENTUM)
                 model.latent_scale.lerp_(scale, _MOMENTUM)
-            latent = (raw - mean) / scale + model.config.latent_noise * noise
+            standard = (raw - mean) / scale + model.config.latent_noise * noise
         else:
-            latent = (raw - model.latent_mean) / model.latent_scale
-        structure = model.mean_structure + model.displacement_scale * model.decoder(latent, embedding[-1])
+            standard = (raw - model.latent_mean) / model.latent_scale
+        structure = model.mean_structure + model.displacement_scale * model.decoder(standard, embedding[-1])
         return structure_loss(model, structure, frames, uses_dihedrals)
 
 
@@ -99,10 +99,8 @@ class DecoderObjective(nn.Module):
         self.model.encoder.eval()
         return self
 
-    def forward(self, frames: Tensor, noise: Tensor, uses_dihedrals: bool) -> Tensor:
-        """Return the loss of frames (batch, n_atoms, 3) [nm] with noise (batch, n_latent)."""
-        with torch.no_grad():
-            latent = self.model.encode_superposed(frames)
-            if self.training:
-                latent = latent + self.model.config.latent_noise * noise
+    def forward(self, frames: Tensor, latent: Tensor, noise: Tensor, uses_dihedrals: bool) -> Tensor:
+        """Return the loss of frames (batch, n_atoms, 3) [nm] with their latent and noise, (batch, n_latent) each."""
+        if self.training:
+            latent = latent + self.model.config.latent_noise * noise
         return structure_loss(self.model, self.model.decode_superposed(latent), frames, uses_dihedrals)

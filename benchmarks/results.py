@@ -1,0 +1,46 @@
+"""Where benchmark figures go: one JSON file a benchmark, with the command, the versions, the machine and the date."""
+
+import datetime
+import json
+import os
+import platform
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+FOLDER = Path(__file__).parent / "results"
+SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+def provenance() -> dict:
+    """Return what a reader needs to judge or repeat a figure."""
+    return {
+        "command": "python " + " ".join(["benchmarks/" + Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "date": datetime.date.today().isoformat(),
+        "machine": f"{platform.machine()} {_processor()}, {os.cpu_count()} cores, no GPU used",
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in ("openmm", "torch", "numpy", "mdtraj", "deeptime")},
+    }
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def write_results(name: str, content: dict) -> Path:
+    """Write `content` with its provenance to results/<name>.json and say where."""
+    FOLDER.mkdir(exist_ok=True)
+    path = FOLDER / f"{name}.json"
+    path.write_text(json.dumps(provenance() | content, indent=1) + "\n")
+    print(f"wrote benchmarks/results/{path.name}")
+    return path
+
+
+def shared_data(folder: str) -> Path:
+    """Return a folder of the data that benchmarks read, or end with a sentence if it is not here."""
+    path = SHARED_DATA / folder
+    if not path.is_dir():
+        sys.exit(f"This benchmark reads ../shared/data/{folder} beside the project, which is not here.")
+    return path

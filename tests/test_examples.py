@@ -1,0 +1,45 @@
+"""Every example and every Python block of the README runs, from another folder than the project's."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = sorted((ROOT / "examples").glob("[0-9]*.py"))
+README_BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+
+
+def run(script: Path, folder: Path) -> str:
+    """Run a script in a folder; warnings are allowed to be printed, failures are not."""
+    done = subprocess.run([sys.executable, str(script)], cwd=folder, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.mark.parametrize("script", EXAMPLES, ids=lambda path: path.stem)
+def test_example(script: Path, tmp_path: Path) -> None:
+    text = run(script, tmp_path)
+    assert len(script.read_text().splitlines()) < 60
+    if script.stem.startswith("01"):
+        accepted, tried = re.search(r"(\d+) of (\d+) jumps accepted", text).groups()
+        assert int(tried) == 39
+        assert int(accepted) > 0
+    if script.stem.startswith("03"):
+        assert "13 jumps in hybrid.latent.csv" in text
+        assert "restart equals the run that went on: True" in text
+
+
+@pytest.mark.parametrize("block", README_BLOCKS, ids=lambda block: block.strip().splitlines()[0][:40])
+def test_readme(block: str, tmp_path: Path) -> None:
+    (tmp_path / "examples").mkdir()
+    shutil.copytree(ROOT / "examples" / "data", tmp_path / "examples" / "data")
+    for name in ("adp.pdb", "adp.latent.pt", "adp_400K.xtc", "adp_400K.json"):
+        shutil.copy(ROOT / "examples" / "data" / name, tmp_path / name)
+    (tmp_path / "block.py").write_text(block)
+    run(tmp_path / "block.py", tmp_path)

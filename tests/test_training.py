@@ -9,6 +9,7 @@ from peptides import capped_alanine_frames, capped_alanine_trajectories
 from openmm_latent.bundle import load_bundle
 from openmm_latent.errors import LatentError
 from openmm_latent.models.gldp import CONFIGS
+from openmm_latent.propagators import autoregressive, koopman, langevin
 from openmm_latent.training import gldp as stages
 from openmm_latent.training import loop, train_autoencoder, train_gldp
 
@@ -127,14 +128,20 @@ def test_published_decoder_and_linear_head_train(tmp_path, pooling):
     assert not any(module.training for module in model.modules() if isinstance(module, torch.nn.BatchNorm1d))
 
 
-@pytest.mark.parametrize("propagator", ["autoregressive", "koopman", "langevin"])
+PROPAGATOR_CONFIGS = {
+    "autoregressive": replace(autoregressive.CONFIGS["tiny"], n_hidden=32, n_components=4, n_epochs=3),
+    "koopman": koopman.CONFIGS["tiny"],
+    "langevin": replace(langevin.CONFIGS["tiny"], n_hidden=32, n_epochs=3),
+}
+
+
+@pytest.mark.parametrize("propagator", PROPAGATOR_CONFIGS)
 def test_bundle_of_each_propagator_reuses_the_autoencoder_and_jumps(trained, tmp_path, monkeypatch, propagator):
     trajectories, config, work, _, _ = trained
     monkeypatch.setattr(loop, "run_stage", lambda *a, **k: pytest.fail("the autoencoder was trained again"))
     out = tmp_path / f"{propagator}.latent.pt"
-    model = train_gldp(
-        trajectories, lag_time=2.0, config=config, propagator=propagator, out=out, work_directory=work, **QUIET
-    )
+    chosen = {"propagator": propagator, "propagator_config": PROPAGATOR_CONFIGS[propagator]}
+    model = train_gldp(trajectories, lag_time=2.0, config=config, out=out, work_directory=work, **chosen, **QUIET)
     bundle = load_bundle(out)
     assert bundle.manifest.lag_time == 2.0
     assert bundle.manifest.temperature == 300.0

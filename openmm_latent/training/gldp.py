@@ -325,21 +325,24 @@ class _ProgressBar:
     """One bar for a propagator's epochs."""
 
     def __init__(self, name: str, is_shown: bool):
-        from tqdm.auto import tqdm
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-        self.bar = tqdm(desc=name, unit="epoch", disable=not is_shown)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self.bar = Progress(*columns, disable=not is_shown)
+        self.name = name
+        self.task = self.bar.add_task(name, total=None)
 
     def update(self, epoch: int, n_epochs: int, training: float, validation: float) -> None:
         """Show one more epoch."""
-        self.bar.total = n_epochs
-        self.bar.set_postfix(training=f"{training:.4g}", validation=f"{validation:.4g}", refresh=False)
-        self.bar.update(1)
+        text = f"{self.name}: loss {training:.4g}, validation {validation:.4g}"
+        self.bar.update(self.task, completed=epoch, total=n_epochs, description=text)
 
     def __enter__(self) -> _ProgressBar:
+        self.bar.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self.bar.close()
+        self.bar.stop()
 
 
 class _WorkDirectory:

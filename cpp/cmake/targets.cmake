@@ -20,10 +20,6 @@ function(latent_library name)
     file(GLOB found CONFIGURE_DEPENDS ${folder}/*.cpp)
     list(APPEND sources ${found})
   endforeach()
-  if(NOT sources)  # TEMPORARY while files are being written
-    file(CONFIGURE OUTPUT empty.cpp CONTENT "// nothing yet\n")
-    set(sources ${CMAKE_CURRENT_BINARY_DIR}/empty.cpp)
-  endif()
   add_library(${name} SHARED ${sources})
   target_include_directories(${name} PRIVATE ${CMAKE_CURRENT_SOURCE_DIR} include torch ${arg_FOLDERS})
   target_compile_options(${name} PRIVATE -Wall -Wextra -Wno-restrict)  # GCC 12: false alarms in std::string

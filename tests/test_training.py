@@ -173,3 +173,29 @@ def test_absent_gpu_is_told(monkeypatch):
     monkeypatch.setattr(stages.torch.cuda, "is_available", lambda: False)
     with pytest.raises(LatentError, match="torch sees no CUDA device; give 'cpu' or 'auto'"):
         train_gldp(capped_alanine_trajectories(n_frames=20), lag_time=1.0, device="cuda", progress=False)
+
+
+def test_training_stops_early_when_validation_no_longer_improves(tmp_path, monkeypatch):
+    original, n_steps = loop.Stage.training_step, 0
+
+    def counted(self, batch, batch_index):
+        nonlocal n_steps
+        n_steps += 1
+        return original(self, batch, batch_index)
+
+    monkeypatch.setattr(loop.Stage, "training_step", counted)
+    # a vanishing learning rate improves nothing: one validation sets the best, two more end the stage
+    config = replace(
+        QUICK, encoder_target="linear", encoder_rate=1e-30, decoder_rate=1e-30, validate_every=5, patience=2
+    )
+    config = replace(config, encoder_steps=100, decoder_steps=100, dihedral_fraction=0.0)
+    train_autoencoder(capped_alanine_trajectories(n_frames=100), config, work_directory=tmp_path, **QUIET)
+    assert n_steps < 100
+
+
+@pytest.mark.cuda
+def test_training_on_a_gpu_gives_a_model_on_the_cpu(tmp_path):
+    trajectories = capped_alanine_trajectories(n_frames=100)
+    model, latents = train_autoencoder(trajectories, QUICK, work_directory=tmp_path, **{**QUIET, "device": "cuda"})
+    assert all(value.device.type == "cpu" for value in model.state_dict().values())
+    assert np.isfinite(latents[0]).all()

@@ -9,7 +9,7 @@ enters only through `noise`, standard normal, made by the integrator.
 | `jump(positions, state, noise)` | (b, n, 3), tensors, (b, n_noise) -> (b, n, 3), tensors |
 | `initial_state(positions)` | (b, n, 3) -> tensors, batch first, fixed shapes |
 | `encode(positions)` | (b, n, 3) -> (b, n_latent), invariant to rotation and translation |
-| `decode(latent, positions, noise)` | (b, n_latent), (b, n, 3), (b, n_decode_noise) -> (b, n, 3), placed on `positions` |
+| `decode(latent, positions, noise)` | (b, n_latent), (b, n, 3), (b, n_decode_noise) -> (b, n, 3) on that frame |
 | `propagate(latent, state, noise)` | (b, n_latent), tensors, (b, n_propagate_noise) -> (b, n_latent), tensors |
 | `slow(latent)` | (b, n_latent) -> (b, n_slow) |
 
@@ -135,7 +135,8 @@ def check_module(module: LatentModule, positions: Tensor) -> None:
             latent = module.encode(positions)
             require(
                 latent.shape == (n_batch, module.n_latent),
-                f"encode of {type(module).__name__} must return {(n_batch, module.n_latent)}, got {tuple(latent.shape)}",
+                f"encode of {type(module).__name__} must return {(n_batch, module.n_latent)}, "
+                f"got {tuple(latent.shape)}",
             )
             if hasattr(module, "slow"):
                 slow = module.slow(latent)

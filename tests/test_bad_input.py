@@ -11,12 +11,12 @@ import openmm as mm
 import pytest
 import torch
 from openmm import app, unit
-from toys import ADP_PDB, Failing, Identity, Shake, adp_system, export_toy, langevin, load_adp
 
 from openmm_latent import LatentError, LatentModel, LatentReporter
 from openmm_latent.bundle import export_bundle, load_bundle
 from openmm_latent.data.trajectories import load_trajectories
 from openmm_latent.topology import describe_atoms, heavy_atoms
+from toys import ADP_PDB, Failing, Identity, Shake, adp_system, export_toy, langevin, load_adp
 
 ADP_XTC = ADP_PDB.parent / "adp_400K.xtc"
 

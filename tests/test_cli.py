@@ -15,13 +15,13 @@ from pathlib import Path
 import mdtraj
 import numpy as np
 import pytest
-from toys import ADP_PDB, Shake, export_toy, load_adp
 from typer.testing import CliRunner
 
 from openmm_latent.cli import app
 from openmm_latent.cli.common import spread
 from openmm_latent.cli.hybrid import HybridConfig, HybridRun
 from openmm_latent.errors import LatentError
+from toys import ADP_PDB, Shake, export_toy, load_adp
 
 XTC = ADP_PDB.with_name("adp_400K.xtc")
 SHORT = HybridConfig(temperature=300.0, duration=0.6, jump_interval=10, save_every=1e9)

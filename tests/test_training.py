@@ -4,7 +4,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from peptides import capped_alanine_frames, capped_alanine_trajectories
 
 from openmm_latent.bundle import load_bundle
 from openmm_latent.errors import LatentError
@@ -12,6 +11,7 @@ from openmm_latent.models.gldp import CONFIGS
 from openmm_latent.propagators import autoregressive, koopman, langevin
 from openmm_latent.training import gldp as stages
 from openmm_latent.training import loop, train_autoencoder, train_gldp
+from peptides import capped_alanine_frames, capped_alanine_trajectories
 
 QUICK = replace(CONFIGS["tiny"], encoder_steps=40, decoder_steps=40, validate_every=20, batch_size=64)
 QUIET = {"device": "cpu", "progress": False, "seed": 4}

@@ -45,8 +45,9 @@ private:
 LatentIntegrator::LatentIntegrator(Integrator* relaxation, int jumpInterval)
         : mode(Guarded), jumpInterval(1), seed(0), numParticles(0), temperature(-1), redrawsVelocities(true),
           stepsSinceJump(0), numJumps(0), isJumping(false), hasLoadedCheckpoint(false) {
-    thresholds = {{"maxEnergyIncrease", 50.0}, {"maxForce", 5000.0},        {"maxConstraintError", 1e-3},
-                  {"maxBondChange", 0.25},     {"maxOmegaDeviation", M_PI / 3}, {"minDistance", 0.2},
+    thresholds = {{"maxEnergyIncrease", 50.0},     {"maxForce", 5000.0},
+                  {"maxConstraintError", 1e-3},    {"maxBondChange", 0.25},
+                  {"maxOmegaDeviation", M_PI / 3}, {"minDistance", 0.2},
                   {"maxMinimizerIterations", 100}, {"minimizerTolerance", 50.0}};
     // addIntegrator takes ownership, so whatever can be refused is refused first.
     if (relaxation == nullptr)
@@ -251,9 +252,8 @@ bool LatentIntegrator::attempt(JumpRecord& record) {
     context->computeVirtualSites();
     record.scatterSeconds += secondsSince(start);
     start = chrono::steady_clock::now();
-    MinimizerResult result =
-        minimize(*context, (int) getThreshold("maxMinimizerIterations"), getThreshold("minimizerTolerance"),
-                 getConstraintTolerance());
+    MinimizerResult result = minimize(*context, (int) getThreshold("maxMinimizerIterations"),
+                                      getThreshold("minimizerTolerance"), getConstraintTolerance());
     record.energyAfter = result.energy;
     record.largestForce = result.largestForce;
     record.minimizerIterations = result.iterations;

@@ -110,10 +110,9 @@ public:
         for (auto& entry : node.getChildNode("Thresholds").getProperties())
             integrator->setThreshold(entry.first, stod(entry.second));
         const SerializationNode& structure = node.getChildNode("StructureTerms");
-        integrator->setStructureTerms({readGroups(structure.getChildNode("Bonds")),
-                                       readGroups(structure.getChildNode("ChiralCentres")),
-                                       readGroups(structure.getChildNode("Omegas")),
-                                       readGroup(structure.getChildNode("HeavyAtoms"))});
+        integrator->setStructureTerms(
+            {readGroups(structure.getChildNode("Bonds")), readGroups(structure.getChildNode("ChiralCentres")),
+             readGroups(structure.getChildNode("Omegas")), readGroup(structure.getChildNode("HeavyAtoms"))});
         for (auto& bundle : node.getChildNode("Bundles").getChildren())
             integrator->addBundle(readBundle(bundle));
         return integrator.release();

@@ -97,8 +97,8 @@ void LatentIntegrator::serializeParameters(SerializationNode& node) const {
         refused.setLongProperty(reason, getNumRefused(reason));
     SerializationNode& states = node.createChildNode("ModelStates");
     for (int i = 0; i < getNumBundles(); i++)
-        states.createChildNode("State").setStringProperty(
-            "bytes", toHex(kernel.getAs<const LatentJumpKernel>().getState(i)));
+        states.createChildNode("State").setStringProperty("bytes",
+                                                          toHex(kernel.getAs<const LatentJumpKernel>().getState(i)));
     CompoundIntegrator::serializeParameters(node.createChildNode("Relaxation"));
 }
 

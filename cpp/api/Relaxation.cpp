@@ -61,8 +61,8 @@ double findTemperature(const Integrator& relaxation, ContextImpl& context) {
     if (readTemperature<LangevinMiddleIntegrator>(relaxation, kelvin) ||
         readTemperature<LangevinIntegrator>(relaxation, kelvin) ||
         readTemperature<VariableLangevinIntegrator>(relaxation, kelvin) ||
-        readTemperature<BrownianIntegrator>(relaxation, kelvin) ||
-        readTemperature<DPDIntegrator>(relaxation, kelvin) || readTemperature<QTBIntegrator>(relaxation, kelvin))
+        readTemperature<BrownianIntegrator>(relaxation, kelvin) || readTemperature<DPDIntegrator>(relaxation, kelvin) ||
+        readTemperature<QTBIntegrator>(relaxation, kelvin))
         return kelvin;
     auto* noseHoover = dynamic_cast<const NoseHooverIntegrator*>(&relaxation);
     if (noseHoover != nullptr && noseHoover->getNumThermostats() > 0)

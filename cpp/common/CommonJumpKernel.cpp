@@ -109,8 +109,8 @@ bool CommonJumpKernel::move(ContextImpl&, int seed, JumpRecord& record) {
             if (cc.getUseDoublePrecision())
                 buffers.gather->setArg(6 + axis, mm_double4(box[axis][0], box[axis][1], box[axis][2], 0));
             else
-                buffers.gather->setArg(
-                    6 + axis, mm_float4((float) box[axis][0], (float) box[axis][1], (float) box[axis][2], 0));
+                buffers.gather->setArg(6 + axis,
+                                       mm_float4((float) box[axis][0], (float) box[axis][1], (float) box[axis][2], 0));
         }
         buffers.gather->execute(cc.getNumAtoms());
     }

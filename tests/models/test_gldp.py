@@ -3,7 +3,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from peptides import capped_alanine_frames, capped_alanine_topology
 from scipy.spatial.transform import Rotation
 
 from openmm_latent.bundle import export_bundle, load_bundle
@@ -13,6 +12,7 @@ from openmm_latent.models.gldp import CONFIGS, GLDP, GLDPConfig
 from openmm_latent.models.gldp.autoencoder import Pooling, adaptive_windows
 from openmm_latent.nn.superposition import superpose
 from openmm_latent.topology import describe_atoms
+from peptides import capped_alanine_frames, capped_alanine_topology
 
 ATOMS = describe_atoms(capped_alanine_topology(), list(range(10)))
 FRAMES = torch.tensor(capped_alanine_frames(16, 5))

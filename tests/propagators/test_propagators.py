@@ -6,13 +6,13 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from ornstein_uhlenbeck import COVARIANCE, DECAY, MIXING, ou_log_density, ou_segments
 from scipy.stats import multivariate_normal
 
 from openmm_latent.errors import LatentError
 from openmm_latent.propagators import autoregressive, koopman, langevin
 from openmm_latent.propagators.fitting import gaussian_mixture, kinetic_axes, lagged_pairs, split_validation
 from openmm_latent.propagators.slow import fit_slow
+from ornstein_uhlenbeck import COVARIANCE, DECAY, MIXING, ou_log_density, ou_segments
 
 SMALL_AUTOREGRESSIVE = dataclasses.replace(
     autoregressive.CONFIGS["tiny"], n_hidden=32, n_components=4, n_epochs=20, batch_size=512

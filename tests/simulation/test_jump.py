@@ -29,9 +29,7 @@ def simulate(tmp_path, adp):
         path = toys.export_toy(module, tmp_path / f"{type(module).__name__}.latent.pt", topology, positions)
         arguments = {"jumpInterval": 10, "seed": 3, "mode": "exploratory"} | arguments
         integrator = LatentModel(path).createIntegrator(topology, relaxation or toys.langevin(), **arguments)
-        simulation = app.Simulation(
-            topology, system or toys.adp_system(topology), integrator, *get_platform(platform)
-        )
+        simulation = app.Simulation(topology, system or toys.adp_system(topology), integrator, *get_platform(platform))
         simulation.context.setPositions(positions)
         simulation.context.setVelocitiesToTemperature(300, 7)
         return simulation
@@ -209,7 +207,7 @@ def test_an_andersen_thermostat_gives_the_temperature(simulate, adp):
 def test_an_error_in_torch_names_the_bundle_and_leaves_the_context_usable(simulate, platform):
     simulation = simulate(toys.Failing(HEAVY), platform)
     before = positions_of(simulation)
-    with pytest.raises(mm.OpenMMException, match=r"bundle 'Failing.latent.pt' failed in jump: the toy fails on purpose"):
+    with pytest.raises(mm.OpenMMException, match=r"bundle 'Failing.latent.pt' failed in jump: the toy fails on"):
         simulation.integrator.jump()
     np.testing.assert_array_equal(positions_of(simulation), before)
     simulation.integrator.setJumpInterval(1000)

@@ -8,14 +8,14 @@ namespace OpenMMLatent {
 
 /** What happened in one jump. Energies in kJ/mol, forces in kJ/mol/nm, times in seconds of wall clock. */
 struct JumpRecord {
-    long long number = 0;       /**< 1 for the first jump of the trajectory */
-    int bundle = 0;             /**< index of the bundle that proposed it */
-    long long step = 0;         /**< the Context's step count when it was tried */
+    long long number = 0; /**< 1 for the first jump of the trajectory */
+    int bundle = 0;       /**< index of the bundle that proposed it */
+    long long step = 0;   /**< the Context's step count when it was tried */
     bool accepted = false;
-    std::string reason;         /**< why it was refused; empty when accepted */
-    double energyBefore = 0;    /**< potential energy of the frame that was left */
-    double energyAfter = 0;     /**< potential energy after constraints and minimisation; NaN when never reached */
-    double largestForce = 0;    /**< largest force on one particle after minimisation */
+    std::string reason;      /**< why it was refused; empty when accepted */
+    double energyBefore = 0; /**< potential energy of the frame that was left */
+    double energyAfter = 0;  /**< potential energy after constraints and minimisation; NaN when never reached */
+    double largestForce = 0; /**< largest force on one particle after minimisation */
     int minimizerIterations = 0;
     double gatherSeconds = 0;   /**< reading model atoms into the module's input */
     double moduleSeconds = 0;   /**< the module's own forward */

@@ -24,12 +24,26 @@ print("\n".join(project["build-system"]["requires"] + project["project"]["depend
 endef
 export NEEDS
 
+# What a machine must have before anything is downloaded, each with the Debian package that gives it.
+define CHECKS
+import pathlib, shutil, sys, sysconfig
+try:
+    import ensurepip
+except ImportError:
+    ensurepip = None
+header = pathlib.Path(sysconfig.get_path("include"), "Python.h")
+checks = [
+    (sys.version_info >= (3, 11), "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; try make PYTHON=python3.11"),
+    (ensurepip, sys.executable + " cannot make environments; on Debian: apt-get install python3-venv"),
+    (header.exists(), str(header) + " is missing; on Debian: apt-get install python3-dev"),
+    (shutil.which("g++"), "a C++ compiler is needed; on Debian: apt-get install g++"),
+]
+sys.exit("\n".join("openmm-latent: " + sentence for holds, sentence in checks if not holds) or 0)
+endef
+export CHECKS
+
 $(VENV)/.ready: pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "openmm-latent needs Python 3.11 or newer; try make PYTHON=python3.11"; exit 1; }
-	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
-	  { echo "$(PYTHON) cannot make environments; on Debian: apt-get install python3-venv"; exit 1; }
-	@command -v g++ >/dev/null || { echo "a C++ compiler is needed; on Debian: apt-get install g++"; exit 1; }
+	@$(PYTHON) -c "$$CHECKS"
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet $(TORCH)
 	$(RUN) -c "$$NEEDS" > $(VENV)/needs.txt

@@ -76,6 +76,13 @@ def interpreter():
     return shutil.which(name, path=str(folder)) or sys.executable
 
 
+def check_header():
+    """Refuse to start without Python's own header."""
+    header = Path(sysconfig.get_path("include"), "Python.h")
+    if not header.exists():
+        refuse(f"{header} is missing; on Debian `apt-get install python3-dev` gives it, then run this build again.")
+
+
 def find_swig():
     """Return swig, new enough to share types with the openmm wheel."""
     swig = find_program("swig")
@@ -106,6 +113,7 @@ class CMakeBuild(build_ext):
 
     def run(self):
         """Build all libraries, then write `_build_info.py` beside them."""
+        check_header()
         destination = (ROOT if self.inplace else Path(self.build_lib).resolve()) / PACKAGE
         options = {
             "LATENT_OPENMM_ROOT": openmm_root(),

@@ -85,6 +85,28 @@ def test_the_libraries_can_be_loaded_without_a_driver():
     assert issubclass(openmm_latent.LatentIntegrator, openmm.CompoundIntegrator)
 
 
+@pytest.mark.parametrize("library", sorted(LIBRARIES.glob("*.so")), ids=lambda path: path.stem)
+def test_a_library_binds_all_symbols_when_it_is_loaded(library):
+    # OpenMM opens plugins lazily: without this a missing symbol would end the process at its first call.
+    table = subprocess.run(["readelf", "-d", str(library)], capture_output=True, text=True, check=True).stdout
+    assert "NOW" in table
+
+
+def test_the_cuda_library_lacks_nothing_of_our_own():
+    # It is linked against stubs that leave every symbol open, so the linker does not look.
+    library = LIBRARIES / "libOpenMMLatentCUDA.so"
+    if not library.exists():
+        pytest.skip("built without CUDA")
+    symbols = {}
+    for path in LIBRARIES.glob("*.so"):
+        table = subprocess.run(["nm", "-D", str(path)], capture_output=True, text=True, check=True).stdout
+        rows = [line.split() for line in table.splitlines()]
+        symbols[path] = {row[-1] for row in rows if len(row) == 3}, {row[-1] for row in rows if row[0] == "U"}
+    defined = set().union(*(ours for ours, _ in symbols.values()))
+    # "12OpenMMLatent" is the mangled namespace.
+    assert {name for name in symbols[library][1] if "12OpenMMLatent" in name} - defined == set()
+
+
 def test_import_draws_in_none_of_the_slow_packages():
     slow = {"lightning", "matplotlib", "deeptime", "mdtraj", "scipy.stats", "e3nn", "ot"}
     script = "import sys, openmm_latent; print(*[name for name in sys.argv[1:] if name in sys.modules])"
@@ -111,10 +133,20 @@ def test_a_build_without_a_needed_package_ends_in_one_sentence(monkeypatch, tmp_
     assert str(error.value).startswith(sentence)
 
 
+def test_a_build_without_pythons_header_ends_in_one_sentence(monkeypatch, tmp_path):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr("sysconfig.get_path", lambda *_: str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["setup.py", "--quiet", "build_ext", "--build-lib", str(tmp_path)])
+    with pytest.raises(SystemExit) as error:
+        runpy.run_path("setup.py", run_name="__main__")
+    assert f"{tmp_path / 'Python.h'} is missing; on Debian `apt-get install python3-dev`" in str(error.value)
+
+
 def test_a_build_with_an_old_swig_ends_in_one_sentence(monkeypatch, tmp_path):
     swig = tmp_path / "swig"
     swig.write_text("#!/bin/sh\necho 'SWIG Version 4.1.1'\n")
     swig.chmod(0o755)
+    (tmp_path / "Python.h").touch()
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr("sysconfig.get_path", lambda *_: str(tmp_path))
     monkeypatch.setattr(sys, "argv", ["setup.py", "--quiet", "build_ext", "--build-lib", str(tmp_path)])

@@ -338,7 +338,7 @@ def test_jumps_find_their_atoms_after_the_platform_reordered_them(tmp_path, plat
     for i in range(n_molecules):
         residue = topology.addResidue("TRI", chain)
         atoms = [topology.addAtom(f"C{k}", app.element.carbon, residue) for k in range(3)]
-        for k in range(3):
+        for _ in range(3):
             system.addParticle(12.0)
             forces[1].addParticle(0.0, 0.3, 0.2)
         for k in range(2):

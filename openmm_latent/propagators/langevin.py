@@ -26,7 +26,7 @@ class LangevinConfig:
     beta_first: float = 5e-6
     beta_last: float = 0.03
     largest_sigma: float = 0.5  # noise levels above are not trained (1: all are); the dynamics needs only small ones
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     batch_size: int = 512
     n_epochs: int = 40
     averaging: float = 0.998  # decay of the exponential average of the weights
@@ -34,11 +34,11 @@ class LangevinConfig:
     validation_fraction: float = 0.1  # last part of each segment
     reading: str = "posterior"  # "posterior": noise in, denoise out; "noisy": the noisy variable is the latent
     temperature: float = 1.0  # T of dx = T s dt + sqrt(2 T dt) e; any T samples p, T only sets the speed
-    sigmas: tuple[float, ...] = (0.1, 0.15, 0.2, 0.3)  # noise levels to choose from by validation
+    sigmas: tuple[float, ...] = (0.2, 0.25, 0.3, 0.4)  # noise levels to choose from by validation
     slow_mobility: float = 3.0  # mobility is 1 + this x the coordinate's autocorrelation at the lag time
     step_fraction: float = 0.25  # dt in units of sigma^2 (0: dt is `time_step`)
     time_step: float = 1e-3  # dt of the paper
-    max_substeps: int = 48  # in one lag time; fewer if the autocorrelation asks for fewer
+    max_substeps: int = 64  # in one lag time; fewer if the autocorrelation asks for fewer
     range_margin: float = 0.25  # of the training range, beyond which latents are clamped
 
 
@@ -318,7 +318,7 @@ def _choose_level(
 ) -> None:
     """Set level, time step, substeps and the posterior's noise: the best match of slow coordinates in validation."""
     target = _correlation(now[:, 0], later[:, 0])
-    best: tuple[float, dict[str, float], Tensor] | None = None
+    best: tuple[tuple[bool, float], dict[str, float], Tensor] | None = None
     for sigma in config.sigmas:
         level = int(torch.argmin((torch.sqrt(1.0 - signals) - sigma).abs()))
         signal = float(signals[level])
@@ -328,10 +328,11 @@ def _choose_level(
         with torch.no_grad():
             _fit_posterior(module, now, seed)
             n_substeps = _match_autocorrelation(module, now, target, config.max_substeps, seed)
-            module.set_level(**setting, n_substeps=n_substeps)
-            score = _rollout_mismatch(module, now, clean_test, seed)
+            module.set_level(**setting, n_substeps=min(n_substeps, config.max_substeps))
+            # A level too slow for `max_substeps` would hold on to where it started: only if no other serves.
+            score = n_substeps > config.max_substeps, _rollout_mismatch(module, now, clean_test, seed)
         if best is None or score < best[0]:
-            best = score, {**setting, "n_substeps": n_substeps}, module.posterior_root.clone()
+            best = score, {**setting, "n_substeps": module.n_substeps}, module.posterior_root.clone()
     require(best is not None, "sigmas must name at least one noise level, got none; 0.2 is usual")
     module.set_level(**best[1])
     module.posterior_root.copy_(best[2])
@@ -355,7 +356,7 @@ def _fit_posterior(module: Langevin, clean: Tensor, seed: int) -> None:
 
 
 def _match_autocorrelation(module: Langevin, clean: Tensor, target: float, most: int, seed: int) -> int:
-    """Return the number of substeps after which the slow coordinate's autocorrelation falls to the data's."""
+    """Return the number of substeps after which the slow coordinate's autocorrelation falls to the data's, or most + 1."""
     generator = torch.Generator().manual_seed(seed)
     start = clean[torch.randperm(len(clean), generator=generator)[:4000]]
     moved = start
@@ -366,7 +367,7 @@ def _match_autocorrelation(module: Langevin, clean: Tensor, target: float, most:
         read = module.denoise(moved) if module.reads_posterior else moved
         if _correlation(start[:, 0], read[:, 0]) <= target:
             return step
-    return most
+    return most + 1
 
 
 def _rollout_mismatch(module: Langevin, clean: Tensor, clean_test: Tensor, seed: int) -> float:

@@ -356,7 +356,7 @@ def _fit_posterior(module: Langevin, clean: Tensor, seed: int) -> None:
 
 
 def _match_autocorrelation(module: Langevin, clean: Tensor, target: float, most: int, seed: int) -> int:
-    """Return the number of substeps after which the slow coordinate's autocorrelation falls to the data's, or most + 1."""
+    """Return how many substeps bring the slow coordinate's autocorrelation down to the data's, or most + 1."""
     generator = torch.Generator().manual_seed(seed)
     start = clean[torch.randperm(len(clean), generator=generator)[:4000]]
     moved = start

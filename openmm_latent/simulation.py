@@ -192,7 +192,7 @@ class LatentModel:
             self.name,
             self._bundle.archive,
             atoms,
-            topo.whole_parents(topology, atoms),
+            topo.whole_parents(topology, atoms, np.array(self.manifest.reference_positions)),
             topo.find_riders(topology, atoms),
             self.manifest.noise_sizes["jump"],
         )

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
+import numpy as np
 from openmm.app import Atom, Topology
+from scipy.spatial import cKDTree
 
 from openmm_latent.errors import LatentError, require
 
@@ -42,10 +44,6 @@ class AtomRecord:
     residue_index: int
     name: str
     element: str
-
-    def as_dict(self) -> dict[str, str | int]:
-        """Return the record as the manifest stores it."""
-        return asdict(self)
 
     def __str__(self) -> str:
         return f"{self.name} of residue {self.residue_name} {self.residue_index + 1} in chain {int(self.chain) + 1}"
@@ -209,22 +207,28 @@ def find_riders(topology: Topology, model_atoms: Sequence[int]) -> list[list[int
     return riders
 
 
-def whole_parents(topology: Topology, model_atoms: Sequence[int]) -> list[int]:
-    """Return, for each model atom, the earlier-visited model atom whose nearest periodic image it takes.
+def whole_parents(topology: Topology, model_atoms: Sequence[int], reference: np.ndarray) -> list[int]:
+    """Return, for each model atom, the model atom whose nearest periodic image it takes; -1 at the one root.
 
-    The tree follows bonds (through atoms that the model does not see, where it must); the first atom of a further
-    molecule takes the nearest image to the first atom of all. -1 marks that first atom.
+    The tree follows bonds (through atoms that the model does not see, where it must). A further molecule hangs on by
+    the contact that is shortest in the reference structure, so that a complex arrives in the image it was exported in.
+
+    Parameters
+    ----------
+    topology : openmm.app.Topology
+    model_atoms : sequence of int
+        Topology indices, in manifest order.
+    reference : np.ndarray
+        (n_model_atoms, 3) [nm] of the reference structure.
     """
     place = {index: i for i, index in enumerate(model_atoms)}
     neighbours = _neighbours(topology)
     parents = [-1] * len(model_atoms)
-    seen: set[int] = set()
-    for root in model_atoms:
-        if root in seen:
-            continue
-        parents[place[root]] = 0 if place[root] != 0 else -1
-        seen.add(root)
-        queue = deque([(root, place[root])])
+    is_placed = np.zeros(len(model_atoms), dtype=bool)
+    root = 0
+    while True:
+        is_placed[root] = True
+        seen, queue = {model_atoms[root]}, deque([(model_atoms[root], root)])
         while queue:
             atom, nearest = queue.popleft()
             for other in neighbours[atom]:
@@ -233,8 +237,14 @@ def whole_parents(topology: Topology, model_atoms: Sequence[int]) -> list[int]:
                 seen.add(other)
                 if other in place:
                     parents[place[other]] = nearest
+                    is_placed[place[other]] = True
                 queue.append((other, place.get(other, nearest)))
-    return parents
+        if is_placed.all():
+            return parents
+        placed, waiting = np.flatnonzero(is_placed), np.flatnonzero(~is_placed)
+        distance, contact = cKDTree(reference[placed]).query(reference[waiting])
+        root = int(waiting[distance.argmin()])
+        parents[root] = int(placed[contact[distance.argmin()]])
 
 
 def find_structure(topology: Topology) -> Structure:

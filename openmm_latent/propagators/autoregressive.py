@@ -145,7 +145,8 @@ class Autoregressive(nn.Module):
         widths = torch.exp(torch.diagonal(self.raw_roots, dim1=1, dim2=2))
         roots = torch.tril(self.raw_roots, -1) + torch.diag_embed(widths)
         # (b, n_components, n_latent): moved in units of each component's own widths
-        moved = (roots.unsqueeze(0) @ out[:, :, 1:].unsqueeze(3)).squeeze(3)
+        # one product a component, not one a frame and component
+        moved = torch.matmul(out[:, :, 1:].transpose(0, 1), roots.transpose(1, 2)).transpose(0, 1)
         return log_weights, self.centres.unsqueeze(0) + moved, roots
 
     def forward(self, latent: Tensor, noise: Tensor) -> Tensor:

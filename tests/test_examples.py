@@ -9,10 +9,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
+from openmm_latent.cli import app
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("[0-9]*.py"))
-README_BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+README = (ROOT / "README.md").read_text()
+README_BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+README_COMMANDS = re.findall(r"^openmm-latent ([^#\n]*)", README, flags=re.MULTILINE)
 
 
 def run(script: Path, folder: Path) -> str:
@@ -43,3 +48,11 @@ def test_readme(block: str, tmp_path: Path) -> None:
         shutil.copy(ROOT / "examples" / "data" / name, tmp_path / name)
     (tmp_path / "block.py").write_text(block)
     run(tmp_path / "block.py", tmp_path)
+
+
+@pytest.mark.parametrize("command", README_COMMANDS)
+def test_readme_commands_have_these_options(command: str) -> None:
+    words = command.split()
+    name = words[:2] if words[0] == "train" else words[:1]
+    known = CliRunner().invoke(app, [*name, "--help"], env={"COLUMNS": "200", "NO_COLOR": "1"}).output
+    assert [word for word in words if word.startswith("--") and f"{word} " not in known] == []

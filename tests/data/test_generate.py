@@ -234,3 +234,22 @@ def test_platform_choice() -> None:
         chosen, properties, _ = platforms.choose_platform(None, 166)
         assert (chosen.getName(), properties) == ("CPU", {"Threads": "1"})
         assert platforms.choose_platform(None, 22, is_periodic=True)[0].getName() == "CPU"
+
+
+@pytest.mark.parametrize(("is_gpu", "chosen"), [(True, "OpenCL"), (False, "Reference")])
+def test_opencl_on_a_cpu_is_never_chosen_silently(monkeypatch: pytest.MonkeyPatch, is_gpu: bool, chosen: str) -> None:
+    picked = []
+    monkeypatch.setattr(platforms, "available_platforms", lambda: ["Reference", "CPU", "OpenCL"])
+    monkeypatch.setattr(platforms, "_opencl_is_gpu", lambda: is_gpu)
+    monkeypatch.setattr(platforms, "_with_properties", lambda name, n_atoms, reason: picked.append(name))
+    platforms.choose_platform(None, 22)
+    platforms.choose_platform("opencl", 22)  # by name it is the user's choice
+    assert picked == [chosen, "OpenCL"]
+
+
+@pytest.mark.opencl
+def test_pocl_is_known_by_its_name() -> None:
+    context = platforms._probe("OpenCL")
+    maker = openmm.Platform.getPlatform("OpenCL").getPropertyValue(context, "OpenCLPlatformName")
+    is_pocl = "portable computing language" in maker.lower()
+    assert platforms._opencl_is_gpu() is not is_pocl

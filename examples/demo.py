@@ -8,7 +8,7 @@ import argparse
 import json
 import time
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -26,11 +26,12 @@ from openmm_latent.data.forcefields import build_system
 from openmm_latent.data.trajectories import TrajectorySet, load_trajectories
 from openmm_latent.geometry import dihedrals, torsion_quadruples
 from openmm_latent.metrics import jsd, ramachandran_counts, ramachandran_jsd
+from openmm_latent.models.gldp import CONFIGS, GLDPConfig
 from openmm_latent.propagators.autoregressive import AutoregressiveConfig
 from openmm_latent.propagators.koopman import KoopmanConfig
 from openmm_latent.propagators.langevin import LangevinConfig
 from openmm_latent.topology import describe_atoms
-from openmm_latent.training import train_gldp
+from openmm_latent.training import train_autoencoder, train_gldp
 
 DATA = Path(__file__).parent / "data"
 PROPAGATORS = ("autoregressive", "koopman", "langevin")
@@ -45,8 +46,8 @@ class Plan:
     """How much to do."""
 
     lag_time: float = 40.0  # [ps]
-    encoder_steps: int | None = None  # None: the configuration's own
-    decoder_steps: int | None = None
+    stride: int = 1  # of the training data
+    config: GLDPConfig = CONFIGS["tiny"]
     propagators: dict[str, Any] = field(default_factory=lambda: dict.fromkeys(PROPAGATORS))  # None: the "tiny" one
     n_rollout: int = 10_000  # frames of each free rollout, by 20 walkers
     jump_interval: int = 500  # MD steps between jumps
@@ -58,7 +59,13 @@ QUICK_FITS = {
     "koopman": KoopmanConfig(),
     "langevin": LangevinConfig(n_epochs=1),
 }
-QUICK = Plan(encoder_steps=60, decoder_steps=60, propagators=QUICK_FITS, n_rollout=400, n_jumps=25)
+QUICK = Plan(
+    stride=10,
+    config=replace(CONFIGS["tiny"], encoder_steps=60, decoder_steps=60),
+    propagators=QUICK_FITS,
+    n_rollout=400,
+    n_jumps=25,
+)
 console = Console(highlight=False)
 
 
@@ -69,17 +76,24 @@ def main() -> None:
     options = parser.parse_args()
     plan, out = QUICK if options.quick else Plan(), options.out
     out.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)  # two processes of one thread each are faster than one of two
     started = time.monotonic()
 
     console.rule("1. the data: alanine dipeptide, 400 K")
-    trajectories = load_trajectories(DATA / "adp.pdb", DATA / "adp_400K.xtc")
+    trajectories = load_trajectories(DATA / "adp.pdb", DATA / "adp_400K.xtc", stride=plan.stride)
     # Every fifth nanosecond is held out: phi flips every few ns, so one block at the end would see too little.
     train, test = trajectories.split_blocks(30, range(4, 30, 5))
     console.print(f"{train.n_frames} frames to train on, {test.n_frames} held out, {train.frame_spacing:g} ps apart")
 
     console.rule("2. one autoencoder, three propagators")
-    seconds = {name: train_one(name, train, plan, out) for name in PROPAGATORS}
+    clock = time.monotonic()
+    train_autoencoder(train, plan.config, work_directory=out / "work")
+    seconds = {"autoencoder": time.monotonic() - clock}
+    with two_processes() as pool:
+        seconds |= dict(
+            zip(PROPAGATORS, pool.map(train_one, PROPAGATORS, [train] * 3, [plan] * 3, [out] * 3), strict=True)
+        )
+    console.print(", ".join(f"{name} {value:.0f} s" for name, value in seconds.items()))
 
     console.rule("3. free rollouts in latent space, against the held-out data")
     results = {
@@ -98,7 +112,7 @@ def main() -> None:
 
     console.rule(f"4. hybrid simulations at {COLD:g} K, and plain MD of the same length")
     jobs = [*PROPAGATORS, "plain"]
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+    with two_processes() as pool:
         traces = dict(zip(jobs, pool.map(simulate, jobs, [plan] * 4, [out] * 4), strict=True))
     with np.load(DATA / "adp_300K_ramachandran.npz") as shipped:
         halves = shipped["counts"]
@@ -120,7 +134,8 @@ def main() -> None:
 
 
 def train_one(propagator: str, train: TrajectorySet, plan: Plan, out: Path) -> float:
-    """Train, export, and return the seconds it took; the autoencoder is found again by the second propagator."""
+    """Fit one propagator to the autoencoder in the work directory, export, and return the seconds it took."""
+    torch.set_num_threads(1)
     started = time.monotonic()
     train_gldp(
         train,
@@ -129,12 +144,14 @@ def train_one(propagator: str, train: TrajectorySet, plan: Plan, out: Path) -> f
         propagator_config=plan.propagators[propagator],
         out=out / f"adp-{propagator}.latent.pt",
         work_directory=out / "work",
-        encoder_steps=plan.encoder_steps,
-        decoder_steps=plan.decoder_steps,
+        config=plan.config,
+        progress=False,
     )
-    seconds = time.monotonic() - started
-    console.print(f"{propagator}: {seconds:.0f} s")
-    return seconds
+    return time.monotonic() - started
+
+
+def two_processes() -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(2, mp_context=get_context("spawn"))
 
 
 def phi_psi(trajectories: TrajectorySet, positions: np.ndarray | None = None) -> np.ndarray:

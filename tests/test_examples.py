@@ -20,9 +20,11 @@ README_BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 README_COMMANDS = re.findall(r"^openmm-latent ([^#\n]*)", README, flags=re.MULTILINE)
 
 
-def run(script: Path, folder: Path) -> str:
+def run(script: Path, folder: Path, *options: str) -> str:
     """Run a script in a folder; warnings are allowed to be printed, failures are not."""
-    done = subprocess.run([sys.executable, str(script)], cwd=folder, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(
+        [sys.executable, str(script), *options], cwd=folder, capture_output=True, text=True, timeout=540
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
@@ -38,6 +40,13 @@ def test_example(script: Path, tmp_path: Path) -> None:
     if script.stem.startswith("03"):
         assert "13 jumps in hybrid.latent.csv" in text
         assert "restart equals the run that went on: True" in text
+
+
+@pytest.mark.slow
+def test_demo_in_short(tmp_path: Path) -> None:
+    text = run(ROOT / "examples" / "demo.py", tmp_path, "--quick", "--out", str(tmp_path / "out"))
+    assert "guarded hybrid runs (physically sound, not Boltzmann)" in text
+    assert (tmp_path / "out" / "demo.png").stat().st_size > 50_000
 
 
 @pytest.mark.parametrize("block", README_BLOCKS, ids=lambda block: block.strip().splitlines()[0][:40])

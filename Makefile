@@ -78,7 +78,7 @@ else
 endif
 
 bench: build
-	for script in benchmarks/*.py; do $(RUN) $$script || exit 1; done
+	for script in $$(grep -l __main__ benchmarks/*.py); do $(RUN) $$script || exit 1; done
 
 lint: build
 	$(RUN) -m ruff check .

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from openmm.app import Atom, Topology
-from scipy.spatial import cKDTree
 
 from openmm_latent.errors import LatentError, require
 
@@ -242,6 +241,8 @@ def whole_parents(topology: Topology, model_atoms: Sequence[int], reference: np.
         if is_placed.all():
             return parents
         placed, waiting = np.flatnonzero(is_placed), np.flatnonzero(~is_placed)
+        from scipy.spatial import cKDTree  # half a second that most models never need
+
         distance, contact = cKDTree(reference[placed]).query(reference[waiting])
         root = int(waiting[distance.argmin()])
         parents[root] = int(placed[contact[distance.argmin()]])

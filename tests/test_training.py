@@ -1,5 +1,6 @@
+import json
 import signal
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -145,6 +146,8 @@ def test_bundle_of_each_propagator_reuses_the_autoencoder_and_jumps(trained, tmp
     bundle = load_bundle(out)
     assert bundle.manifest.lag_time == 2.0
     assert bundle.manifest.temperature == 300.0
+    assert bundle.manifest.config["pooling"] == "blind"
+    assert bundle.manifest.config["propagator_config"] == json.loads(json.dumps(asdict(PROPAGATOR_CONFIGS[propagator])))
     frames = torch.tensor(capped_alanine_frames(8, 99))
     noise = torch.randn(8, bundle.manifest.noise_sizes["jump"], generator=torch.Generator().manual_seed(1))
     with torch.no_grad():

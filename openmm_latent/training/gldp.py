@@ -7,7 +7,7 @@ import json
 import logging
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -103,12 +103,20 @@ def train_gldp(
         _add_propagator(model, latents, settings, work.path, resume, progress)
     model.eval()
     if out is not None:
-        export_gldp(model, trajectories, out, lag_time=lag_time, propagator=propagator, seed=seed)
+        trained = {"propagator": propagator, "propagator_config": _propagator_fit(settings)[1]}
+        export_gldp(model, trajectories, out, lag_time=lag_time, seed=seed, **trained)
     return model
 
 
 def export_gldp(
-    model: GLDP, trajectories: TrajectorySet, out: str | Path, *, lag_time: float, propagator: str, seed: int
+    model: GLDP,
+    trajectories: TrajectorySet,
+    out: str | Path,
+    *,
+    lag_time: float,
+    propagator: str,
+    seed: int,
+    propagator_config: Any = None,
 ) -> None:
     """Write a trained model as a bundle; the arguments are those of `train_gldp`."""
     from openmm_latent.bundle import export_bundle
@@ -122,7 +130,11 @@ def export_gldp(
         atoms=describe_atoms(trajectories.topology, trajectories.model_atoms),
         masses=[element.mass._value for element in elements],
         lag_time=lag_time,
-        config={**asdict(model.config), "propagator": propagator},
+        config={
+            **asdict(model.config),
+            "propagator": propagator,
+            "propagator_config": asdict(propagator_config) if is_dataclass(propagator_config) else {},
+        },
         training={
             "temperature": provenance.get("temperature"),
             "force_field": provenance.get("force_field"),

@@ -67,8 +67,9 @@ def run(model: LatentModel, pdb: app.PDBFile, n_jumps: int, interval: int, seed:
     n_dof = 3 * simulation.system.getNumParticles() - simulation.system.getNumConstraints() - 3
     seconds = {"module": 0.0, "minimize": 0.0, "whole_run": -time.perf_counter()}
     constraints = [simulation.system.getConstraintParameters(i) for i in range(simulation.system.getNumConstraints())]
+    simulation.step(interval)  # the first jump comes before the next step
     for block in range(n_jumps):
-        simulation.step(interval if block else interval + 1)
+        simulation.step(interval)
         state = simulation.context.getState(positions=True, energy=True)
         positions = state.getPositions(asNumpy=True).value_in_unit(unit.nanometer)
         frames[block] = positions

@@ -238,7 +238,8 @@ bool LatentIntegrator::jump() {
 }
 
 bool LatentIntegrator::attempt(JumpRecord& record) {
-    record.energyBefore = context->calcForcesAndEnergy(false, true);
+    Strain before = measureStrain(*context);
+    record.energyBefore = before.energy;
     if (!isfinite(record.energyBefore))
         throw OpenMMException("jump " + to_string(record.number) + ": the energy before the jump is not finite; " +
                               "the positions were broken before it (minimise first, or shorten the time step)");
@@ -252,10 +253,10 @@ bool LatentIntegrator::attempt(JumpRecord& record) {
     context->computeVirtualSites();
     record.scatterSeconds += secondsSince(start);
     start = chrono::steady_clock::now();
-    MinimizerResult result = minimize(*context, (int) getThreshold("maxMinimizerIterations"),
+    MinimizerResult result = minimize(*context, before, (int) getThreshold("maxMinimizerIterations"),
                                       getThreshold("minimizerTolerance"), getConstraintTolerance());
-    record.energyAfter = result.energy;
-    record.largestForce = result.largestForce;
+    record.energyAfter = result.strain.energy;
+    record.largestForce = result.strain.largestForce;
     record.minimizerIterations = result.iterations;
     record.reason = guard->judge(mode == Guarded, record);
     record.minimizeSeconds = secondsSince(start);

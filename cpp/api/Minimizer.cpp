@@ -16,26 +16,30 @@ namespace {
 
 const double FirstStep = 0.005, LargestStep = 0.05, SmallestStep = 1e-6;  // nm, of the particle that moves most
 
-/** A frame with its energy and forces. */
+/** A frame with its forces. */
 struct Point {
-    double energy;
+    Strain strain;
     vector<Vec3> positions, forces;
 };
 
 void evaluate(ContextImpl& context, Point& point) {
-    point.energy = context.calcForcesAndEnergy(true, true);
+    point.strain.energy = context.calcForcesAndEnergy(true, true);
     context.getForces(point.forces);
     const System& system = context.getSystem();
-    for (int i = 0; i < (int) point.forces.size(); i++)
+    double largest = 0;
+    for (int i = 0; i < (int) point.forces.size(); i++) {
         if (system.getParticleMass(i) == 0)
             point.forces[i] = Vec3();
+        double square = point.forces[i].dot(point.forces[i]);
+        largest = square > largest || !isfinite(square) ? square : largest;
+    }
+    point.strain.largestForce = sqrt(largest);
 }
 
-double largestForce(const Point& point) {
-    double largest = 0;
-    for (auto& force : point.forces)
-        largest = max(largest, force.dot(force));
-    return sqrt(largest);
+bool isFinite(const Strain& strain) { return isfinite(strain.energy) && isfinite(strain.largestForce); }
+
+bool isWithin(const Strain& strain, const Strain& enough) {
+    return strain.energy <= enough.energy && strain.largestForce <= enough.largestForce;
 }
 
 double meanForce(const Point& point) {
@@ -47,39 +51,43 @@ double meanForce(const Point& point) {
 
 }  // namespace
 
-MinimizerResult minimize(ContextImpl& context, int maxIterations, double tolerance, double constraintTolerance) {
+Strain measureStrain(ContextImpl& context) {
+    Point point;
+    evaluate(context, point);
+    return point.strain;
+}
+
+MinimizerResult minimize(ContextImpl& context, const Strain& enough, int maxIterations, double tolerance,
+                         double constraintTolerance) {
     Point best, trial;
     context.getPositions(best.positions);
     evaluate(context, best);
-    MinimizerResult result = {best.energy, largestForce(best), 0};
-    if (!isfinite(best.energy) || !isfinite(result.largestForce)) {
-        result.energy = numeric_limits<double>::quiet_NaN();
-        return result;
-    }
+    if (!isFinite(best.strain))
+        return {{numeric_limits<double>::quiet_NaN(), numeric_limits<double>::quiet_NaN()}, 0};
     double step = FirstStep;
     bool isAtBest = true;
-    while (result.iterations < maxIterations && step > SmallestStep && meanForce(best) > tolerance) {
+    int iterations = 0;
+    while (iterations < maxIterations && step > SmallestStep && !isWithin(best.strain, enough) &&
+           meanForce(best) > tolerance) {
         trial.positions = best.positions;
         for (size_t i = 0; i < trial.positions.size(); i++)
-            trial.positions[i] += best.forces[i] * (step / result.largestForce);
+            trial.positions[i] += best.forces[i] * (step / best.strain.largestForce);
         context.setPositions(trial.positions);
         context.applyConstraints(constraintTolerance);
         context.computeVirtualSites();
         context.getPositions(trial.positions);
         evaluate(context, trial);
-        result.iterations++;
-        isAtBest = isfinite(trial.energy) && trial.energy < best.energy;
+        iterations++;
+        isAtBest = isFinite(trial.strain) && trial.strain.energy < best.strain.energy;
         if (isAtBest) {
             swap(best, trial);
-            result.largestForce = largestForce(best);
             step = min(1.2 * step, LargestStep);
         } else
             step *= 0.2;
     }
     if (!isAtBest)
         context.setPositions(best.positions);
-    result.energy = best.energy;
-    return result;
+    return {best.strain, iterations};
 }
 
 }  // namespace OpenMMLatent

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Tuple  # noqa: UP035  TorchScript reads these annotations
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from openmm_latent.errors import require
 from openmm_latent.propagators.fitting import (
     Progress,
     gaussian_mixture,
-    kinetic_map,
+    kinetic_axes,
     lagged_pairs,
     linear_prediction,
     split_validation,
@@ -34,7 +35,7 @@ class AutoregressiveConfig:
     dropout: float = 0.0
     learning_rate: float = 1e-3
     batch_size: int = 512
-    n_epochs: int = 60
+    n_epochs: int = 30
     patience: int = 12  # epochs without a better validation loss
     weight_decay: float = 1e-4
     input_noise: float = 0.05  # standard deviation added to the input while training: keeps rollouts near the data
@@ -67,8 +68,9 @@ CONFIGS = {
 class Autoregressive(nn.Module):
     """Latent one lag time later, drawn from a mixture of Gaussians that a network sets.
 
-    p(later | now) = sum_k w_k(now) N(later; m_k(now), L_k(now) L_k(now)^T), with m_k = A now + b + a correction of the
-    network, A and b from linear regression. With `noise="residual"` there is one component, and L is constant.
+    p(later | now) = sum_k w_k(now) N(later; c_k + L_k m_k(now), L_k L_k^T): the network gives weights and shifts from
+    the state; centres c_k and roots L_k (lower triangular) are the component's own. With `noise="residual"` there is
+    one component, later = A now + b + network(now) + L e, A and b from linear regression.
 
     Noise: n_latent normals give the displacement; for more than one component one more, through its distribution
     function, picks the component.
@@ -91,7 +93,6 @@ class Autoregressive(nn.Module):
         self.is_residual = config.noise == "residual"
         self.n_components = 1 if self.is_residual else config.n_components
         self.n_noise = n_latent + (1 if self.n_components > 1 else 0)
-        per_component = n_latent if self.is_residual else 1 + n_latent
         self.body = nn.Sequential(
             nn.Linear(n_latent, config.n_hidden),
             nn.ReLU() if self.is_residual else nn.SiLU(),
@@ -100,54 +101,40 @@ class Autoregressive(nn.Module):
             nn.ReLU() if self.is_residual else nn.SiLU(),
             nn.Dropout(config.dropout),
         )
-        self.head = nn.Linear(config.n_hidden + n_latent, self.n_components * per_component)
-        self.register_buffer("matrix", torch.zeros(n_latent, n_latent))
-        self.register_buffer("offset", torch.zeros(n_latent))
+        n_features = config.n_hidden + n_latent  # the input goes round the hidden layers, too
+        self.shifts = nn.Linear(n_features, self.n_components * n_latent)
+        self.weights = nn.Linear(n_features, self.n_components)
+        self.centres = nn.Parameter(torch.zeros(self.n_components, n_latent))
+        self.raw_roots = nn.Parameter(torch.zeros(self.n_components, n_latent, n_latent))
+        # What the network sees: the slowest direction first, each scaled by its memory.
         self.register_buffer("kinetic_map", torch.eye(n_latent))
         self.register_buffer("centre", torch.zeros(n_latent))
-        self.register_buffer("residual_root", torch.eye(n_latent))
+        self.register_buffer("matrix", torch.zeros(n_latent, n_latent))
+        self.register_buffer("offset", torch.zeros(n_latent))
         self.register_buffer("low", torch.full((n_latent,), -1e3))
         self.register_buffer("high", torch.full((n_latent,), 1e3))
-        # Components start as a Gaussian mixture of the data; the network moves them and weighs them.
-        n_static = 0 if self.is_residual else self.n_components
-        self.centres = nn.Parameter(torch.zeros(n_static, n_latent))
-        self.raw_roots = nn.Parameter(torch.zeros(n_static, n_latent, n_latent))
 
-    def hidden(self, now: Tensor) -> Tensor:
-        """Return what the last layer sees, the last hidden layer and the input: (b, n_hidden + n_latent)."""
+    def features(self, now: Tensor) -> Tensor:
+        """Return what the last layers see, hidden layer and input: (b, n_latent) -> (b, n_hidden + n_latent)."""
         inside = torch.minimum(torch.maximum(now, self.low), self.high)
         scaled = (inside - self.centre) @ self.kinetic_map.t()
         return torch.cat([self.body(scaled), scaled], dim=1)
 
-    def mixture(self, now: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the kernel's parameters.
+    def roots(self) -> Tensor:
+        """Return L_k: (n_components, n_latent, n_latent), lower triangular, positive diagonal."""
+        diagonal = torch.exp(torch.diagonal(self.raw_roots, dim1=1, dim2=2))
+        return torch.tril(self.raw_roots, -1) + torch.diag_embed(diagonal)
 
-        Parameters
-        ----------
-        now : Tensor, (b, n_latent)
+    def predict(self, now: Tensor) -> Tensor:
+        """Return the deterministic prediction of `noise="residual"`: (b, n_latent) -> (b, n_latent)."""
+        inside = torch.minimum(torch.maximum(now, self.low), self.high)
+        return inside @ self.matrix.t() + self.offset + self.shifts(self.features(now))
 
-        Returns
-        -------
-        log_weights : Tensor, (b, n_components)
-        means : Tensor, (b, n_components, n_latent)
-        roots : Tensor, (n_components, n_latent, n_latent)
-            Lower triangular, covariance = roots roots^T, the same from every state.
-        """
-        n_batch, n_latent, n_components = now.shape[0], self.n_latent, self.n_components
-        out = self.head(self.hidden(now))
-        if self.is_residual:
-            weights = torch.zeros(n_batch, 1, dtype=now.dtype, device=now.device)
-            inside = torch.minimum(torch.maximum(now, self.low), self.high)
-            mean = inside @ self.matrix.t() + self.offset + out
-            return weights, mean.unsqueeze(1), self.residual_root.unsqueeze(0)
-        out = out.reshape(n_batch, n_components, 1 + n_latent)
-        log_weights = torch.log_softmax(out[:, :, 0], dim=1)
-        widths = torch.exp(torch.diagonal(self.raw_roots, dim1=1, dim2=2))
-        roots = torch.tril(self.raw_roots, -1) + torch.diag_embed(widths)
-        # (b, n_components, n_latent): moved in units of each component's own widths
-        # one product a component, not one a frame and component
-        moved = torch.matmul(out[:, :, 1:].transpose(0, 1), roots.transpose(1, 2)).transpose(0, 1)
-        return log_weights, self.centres.unsqueeze(0) + moved, roots
+    def mixture(self, now: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
+        """Return log weights, (b, n_components), and shifts in units of the roots, (b, n_components, n_latent)."""
+        features = self.features(now)
+        shifts = self.shifts(features).reshape(now.shape[0], self.n_components, self.n_latent)
+        return torch.log_softmax(self.weights(features), dim=1), shifts
 
     def forward(self, latent: Tensor, noise: Tensor) -> Tensor:
         """Take one lag-time step.
@@ -161,29 +148,31 @@ class Autoregressive(nn.Module):
         -------
         Tensor, (b, n_latent)
         """
-        log_weights, means, roots = self.mixture(latent)
         normals = noise[:, : self.n_latent]
-        if self.n_components == 1:
-            mean, root = means[:, 0], roots
+        if self.is_residual:
+            moved = self.predict(latent) + normals @ self.roots()[0].t()
         else:
-            uniform = 0.5 * (1.0 + torch.erf(noise[:, self.n_latent :] * math.sqrt(0.5)))  # (b, 1)
-            passed = (torch.cumsum(torch.exp(log_weights), dim=1) < uniform).sum(dim=1)
-            chosen = torch.clamp(passed, max=self.n_components - 1).reshape(-1, 1, 1)
-            mean = torch.gather(means, 1, chosen.expand(-1, 1, self.n_latent)).squeeze(1)
-            root = roots[chosen.reshape(-1)]
-        moved = mean + (root @ normals.unsqueeze(2)).squeeze(2)
+            log_weights, shifts = self.mixture(latent)
+            chosen = torch.zeros(latent.shape[0], dtype=torch.long, device=latent.device)
+            if self.n_components > 1:
+                uniform = 0.5 * (1.0 + torch.erf(noise[:, self.n_latent :] * math.sqrt(0.5)))  # (b, 1)
+                passed = (torch.cumsum(torch.exp(log_weights), dim=1) < uniform).sum(dim=1)
+                chosen = torch.clamp(passed, max=self.n_components - 1)
+            shift = torch.gather(shifts, 1, chosen.reshape(-1, 1, 1).expand(-1, 1, self.n_latent)).squeeze(1)
+            displacement = (self.roots()[chosen] @ (shift + normals).unsqueeze(2)).squeeze(2)
+            moved = self.centres[chosen] + displacement
         return torch.minimum(torch.maximum(moved, self.low), self.high)
 
-    def log_components(self, later: Tensor, means: Tensor, roots: Tensor) -> Tensor:
-        """Return ln N(later; mean, root root^T) of every component: (b, n_components)."""
-        # (n_components, n_latent, b): one triangular solve a component
-        difference = (later.unsqueeze(1) - means).permute(1, 2, 0)
-        whitened = torch.linalg.solve_triangular(roots, difference, upper=False)
-        log_widths = torch.log(torch.diagonal(roots, dim1=1, dim2=2)).sum(dim=1)
-        log_each = (
-            -0.5 * (whitened * whitened).sum(dim=1).t() - log_widths - 0.5 * self.n_latent * math.log(2.0 * math.pi)
-        )
-        return log_each
+    def log_components(self, later: Tensor, shifts: Tensor) -> Tensor:
+        """Return ln of every component's density: (b, n_latent), (b, n_components, n_latent) -> (b, n_components)."""
+        roots = self.roots()
+        identity = torch.eye(self.n_latent, dtype=later.dtype, device=later.device)
+        inverse = torch.linalg.solve_triangular(roots, identity.expand_as(roots), upper=False)
+        offsets = (inverse @ self.centres.unsqueeze(2)).squeeze(2)
+        whitened = (later @ inverse.reshape(-1, self.n_latent).t()).reshape(shifts.shape) - offsets
+        log_volumes = torch.log(torch.diagonal(roots, dim1=1, dim2=2)).sum(dim=1)
+        log_norm = 0.5 * self.n_latent * math.log(2.0 * math.pi)
+        return -0.5 * (whitened - shifts).square().sum(dim=2) - log_volumes - log_norm
 
     def log_density(self, later: Tensor, now: Tensor) -> Tensor:
         """Return ln p(later | now) of the kernel before its clamp to the training range.
@@ -196,8 +185,11 @@ class Autoregressive(nn.Module):
         -------
         Tensor, (b,)
         """
-        log_weights, means, roots = self.mixture(now)
-        return torch.logsumexp(log_weights + self.log_components(later, means, roots), dim=1)
+        if self.is_residual:
+            none = torch.zeros(later.shape[0], 1, self.n_latent, dtype=later.dtype, device=later.device)
+            return self.log_components(later - self.predict(now), none).squeeze(1)
+        log_weights, shifts = self.mixture(now)
+        return torch.logsumexp(log_weights + self.log_components(later, shifts), dim=1)
 
 
 def fit_autoregressive(
@@ -241,13 +233,13 @@ def fit_autoregressive(
             normals = torch.randn(start.shape, generator=generator)
             start = start + config.input_noise * normals
         if module.is_residual:
-            return (module.mixture(start)[1][:, 0] - later[batch]).square().mean()
+            return (module.predict(start) - later[batch]).square().mean()
         return -module.log_density(later[batch], start).mean()
 
     def validate() -> float:
         with torch.no_grad():
             if module.is_residual:
-                return float((module.mixture(now_test)[1][:, 0] - later_test).square().mean())
+                return float((module.predict(now_test) - later_test).square().mean())
             parts = zip(now_test.split(4096), later_test.split(4096), strict=True)
             return -float(torch.cat([module.log_density(b, a) for a, b in parts]).mean())
 
@@ -272,39 +264,45 @@ def fit_autoregressive(
 
 
 def _prepare(module: Autoregressive, now: Tensor, later: Tensor, config: AutoregressiveConfig, seed: int) -> None:
-    """Set the linear part, the training range, and a small start of the network's last layer."""
-    matrix, offset, covariance = linear_prediction(now, later)
+    """Set the training range and the network's input; start from linear regression or from a mixture of the data."""
     everything = torch.cat([now, later])
     low, high = everything.amin(dim=0), everything.amax(dim=0)
     margin = config.range_margin * (high - low)
-    tiny = 1e-6 * torch.eye(module.n_latent, dtype=torch.float64)
-    module.matrix.copy_(matrix)
-    module.offset.copy_(offset)
-    module.residual_root.copy_(torch.linalg.cholesky(covariance + tiny))
     module.low.copy_(low - margin)
     module.high.copy_(high + margin)
     if config.uses_kinetic_map:
+        axes, memory = kinetic_axes(now, later)
         module.centre.copy_(everything.mean(dim=0))
-        module.kinetic_map.copy_(kinetic_map(now, later, config.memory_floor))
-    last = module.head
+        module.kinetic_map.copy_(axes * memory.abs().clamp(min=config.memory_floor).unsqueeze(1))
     with torch.no_grad():
-        last.weight.mul_(0.1)
-        last.bias.zero_()
-        if not module.is_residual:
-            weights, centres, roots = gaussian_mixture(later, module.n_components, seed)
-            module.centres.copy_(centres)
-            diagonal = torch.diagonal(roots, dim1=1, dim2=2)
-            module.raw_roots.copy_(torch.tril(roots, -1) + torch.diag_embed(torch.log(diagonal)))
-            last.bias.view(module.n_components, -1)[:, 0] = torch.log(weights)
+        for layer in (module.shifts, module.weights):
+            layer.weight.mul_(0.1)
+            layer.bias.zero_()
+        if module.is_residual:
+            matrix, offset, _ = linear_prediction(now, later)
+            module.matrix.copy_(matrix)
+            module.offset.copy_(offset)
+            return
+        weights, centres, roots = gaussian_mixture(later, module.n_components, seed)
+        module.centres.copy_(centres)
+        _set_roots(module, roots)
+        module.weights.bias.copy_(torch.log(weights))
+
+
+def _set_roots(module: Autoregressive, roots: Tensor) -> None:
+    """Store lower triangular roots, (n_components, n_latent, n_latent), with the logarithm of their diagonal."""
+    diagonal = torch.diagonal(roots, dim1=1, dim2=2)
+    with torch.no_grad():
+        module.raw_roots.copy_(torch.tril(roots, -1) + torch.diag_embed(torch.log(diagonal)))
 
 
 def _match_residual(module: Autoregressive, now: Tensor, later: Tensor) -> None:
     """Set the rollout noise to the covariance of the trained network's one-step residual."""
     with torch.no_grad():
-        residual = (later - module.mixture(now)[1][:, 0]).double()
+        residual = (later - module.predict(now)).double()
     covariance = residual.T @ residual / len(residual)
     tiny = 1e-8 * torch.eye(module.n_latent, dtype=torch.float64)
-    module.residual_root.copy_(torch.linalg.cholesky(covariance + tiny))
+    _set_roots(module, torch.linalg.cholesky(covariance + tiny).unsqueeze(0))
 
 
 def _calibrate_weights(module: Autoregressive, now: Tensor, later: Tensor, decay: float) -> None:
@@ -315,19 +313,16 @@ def _calibrate_weights(module: Autoregressive, now: Tensor, later: Tensor, decay
     component agree, feature by feature, so rare transitions happen at the rate of the data.
     """
     with torch.no_grad():
-        hidden, log_each = [], []
+        parts, log_each = [], []
         for start, end in zip(now.split(4096), later.split(4096), strict=True):
-            _, means, roots = module.mixture(start)
-            log_each.append(module.log_components(end, means, roots))
-            hidden.append(module.hidden(start))
-        features = torch.cat([torch.cat(hidden), torch.ones(len(now), 1)], dim=1).double()
+            log_each.append(module.log_components(end, module.mixture(start)[1]))
+            parts.append(module.features(start))
+        features = torch.cat([torch.cat(parts), torch.ones(len(now), 1)], dim=1).double()
         fixed = torch.cat(log_each).double()
-        last = module.head
-        # rows of the last layer that set weights: (n_components, n_features + 1)
-        rows = torch.arange(module.n_components) * (1 + module.n_latent)
-        first = torch.cat([last.weight[rows], last.bias[rows, None]], dim=1).double()
+        # (n_components, n_features + 1)
+        first = torch.cat([module.weights.weight, module.weights.bias.unsqueeze(1)], dim=1).double()
     free = first.clone().requires_grad_(True)
-    optimiser = torch.optim.LBFGS([free], max_iter=100, history_size=20, line_search_fn="strong_wolfe")
+    optimiser = torch.optim.LBFGS([free], max_iter=120, history_size=20, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimiser.zero_grad()
@@ -338,5 +333,5 @@ def _calibrate_weights(module: Autoregressive, now: Tensor, later: Tensor, decay
 
     optimiser.step(closure)
     with torch.no_grad():
-        last.weight[rows] = free[:, :-1].float()
-        last.bias[rows] = free[:, -1].float()
+        module.weights.weight.copy_(free[:, :-1])
+        module.weights.bias.copy_(free[:, -1])

@@ -99,7 +99,8 @@ def kinetic_axes(now: Tensor, later: Tensor) -> tuple[Tensor, Tensor]:
     axes : Tensor, (n_latent, n_latent), a direction a row; applied to centred latents as `x @ axes.T`
     memory : Tensor, (n_latent,), autocorrelation of each at the lag
 
-    Source: G. Pérez-Hernández et al., J. Chem. Phys. 139, 015102 (2013).
+    Source: G. Pérez-Hernández et al., J. Chem. Phys. 139, 015102 (2013); scaled by `memory` they are the kinetic map of
+    F. Noé and C. Clementi, J. Chem. Theory Comput. 11, 5002 (2015).
     """
     x, y = now.double(), later.double()
     mean = 0.5 * (x.mean(0) + y.mean(0))
@@ -111,25 +112,6 @@ def kinetic_axes(now: Tensor, later: Tensor) -> tuple[Tensor, Tensor]:
     memory, rotation = torch.linalg.eigh(whiten.T @ lagged @ whiten)
     order = torch.argsort(memory.abs(), descending=True)
     return (whiten @ rotation)[:, order].T.float(), memory[order].float()
-
-
-def kinetic_map(now: Tensor, later: Tensor, floor: float) -> Tensor:
-    """Return TICA's directions scaled by their autocorrelation: what has no memory has (almost) no say.
-
-    Parameters
-    ----------
-    now, later : Tensor, (n_pairs, n_latent)
-    floor : float
-        Smallest scale of a direction (1 is one standard deviation).
-
-    Returns
-    -------
-    Tensor, (n_latent, n_latent), slowest direction first; applied to centred latents as `x @ map.T`
-
-    Source: F. Noé and C. Clementi, J. Chem. Theory Comput. 11, 5002 (2015).
-    """
-    axes, memory = kinetic_axes(now, later)
-    return axes * memory.abs().clamp(min=floor).unsqueeze(1)
 
 
 def train_best(

@@ -49,9 +49,10 @@ def draw(path: Path, maps: dict[str, np.ndarray], traces: dict[str, dict], resul
     image = None
     rows = [("reference", "MD, 400 K", f"P(φ>0) {rollouts['held-out halves']['p_phi_positive']:.3f} held out")]
     rows += [
-        (n, f"{NAMES[n]}, 400 K", f"JSD {rollouts[n]['jsd']:.3f}") for n in ("autoregressive", "koopman", "langevin")
+        (n, f"{NAMES[n]}, 400 K", f"JSD {rollouts[n]['jsd']:.3f}, P(φ>0) {rollouts[n]['p_phi_positive']:.3f}")
+        for n in ("autoregressive", "koopman", "langevin")
     ]
-    rows += [("cold", "MD, 300 K, 70 ns", "φ never crosses")]
+    rows += [("cold", "MD, 300 K", "φ never crosses in 70 ns")]
     rows += [(f"hybrid {n}", f"hybrid, {NAMES[n]}, 300 K", f"φ crosses {hybrid[n]['phi_crossings']} times")
              for n in ("autoregressive", "koopman", "langevin")]  # fmt: skip
     for place, (key, title, note) in enumerate(rows):
@@ -100,9 +101,10 @@ def draw_scores(axes: Any, rollouts: dict[str, dict[str, float]]) -> None:
     highest = max([*values, rollouts["held-out halves"]["jsd"], rollouts["training frames"]["jsd"]])
     for place, value in enumerate(values):
         axes.text(place, value + 0.015 * highest, f"{value:.3f}", ha="center", fontsize=10)
-    for key, style in (("held-out halves", "--"), ("training frames", ":")):
+    halves = f"held-out halves, {rollouts['held-out halves']['n_frames']} frames:"
+    for key, label, style in (("held-out halves", halves, "--"), ("training frames", "training frames:", ":")):
         level = rollouts[key]["jsd"]
-        axes.axhline(level, color=INK, ls=style, lw=1.3, label=f"{key} {level:.3f}")
+        axes.axhline(level, color=INK, ls=style, lw=1.3, label=f"{label} {level:.3f}")
     axes.set_ylim(0, 1.42 * highest)
     axes.legend(frameon=False, fontsize=9, loc="upper left", handlelength=1.8, borderaxespad=0.1)
     axes.set_xticks(range(3), labels=["autoreg.", "Koopman", "Langevin"])
@@ -158,20 +160,28 @@ def draw_traces(figure: Any, place: Any, traces: dict[str, dict]) -> None:
         phi = np.degrees(traces[name]["angles"][:, 0])
         phi = np.where(phi > 130, phi - 360, phi)  # the beta region is one piece
         time = np.linspace(0, traces[name]["md_ps"], len(phi) + 1)[1:]
-        axes.scatter(time, phi, s=2.2, color=COLOURS[name], linewidths=0)
+        axes.scatter(time, phi, s=np.where(phi > 0, 9.0, 1.6), color=COLOURS[name], linewidths=0)
         axes.axhline(0, color="#cbd2d9", lw=0.8, ls=(0, (4, 4)))
         axes.set_xlim(0, time[-1])
         axes.set_ylim(-230, 130)
         axes.set_yticks((-180, -90, 0, 90))
         axes.tick_params(labelsize=8, length=2)
-        axes.text(1.008, 0.5, NAMES[name], transform=axes.transAxes, fontsize=10, color=COLOURS[name], va="center")
+        axes.text(
+            1.008,
+            0.5,
+            NAMES[name].replace("autoregressive", "autoreg."),
+            transform=axes.transAxes,
+            fontsize=10,
+            color=COLOURS[name],
+            va="center",
+        )
         clean(axes)
         if row == 0:
             axes.set_title("φ / ° along the runs at 300 K", loc="left", fontsize=11.5, weight="bold")
         if row < len(names) - 1:
             axes.set_xticklabels([])
         else:
-            axes.set_xlabel("MD time / ps")
+            axes.set_xlabel("MD time / ps, without what the jumps stand for")
 
 
 def clean(axes: Any) -> None:

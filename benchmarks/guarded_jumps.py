@@ -40,7 +40,7 @@ def count_crossings(angle: np.ndarray, inside: np.ndarray, outside: np.ndarray) 
 
 
 def crossings(angles: np.ndarray) -> dict:
-    """Entries into and exits from phi > 0 (cores 20..120 and -160..-40 degrees) and the helix (psi -80..0, 100..220)."""
+    """Entries into and exits from phi > 0 (cores 20..120, -160..-40 degrees) and the helix (psi -80..0, 100..220)."""
     phi, psi = np.degrees(angles).T
     left = count_crossings(phi, (phi > 20) & (phi < 120), (phi > -160) & (phi < -40))
     helix = count_crossings(psi, (psi > -80) & (psi < 0), (psi > 100) | (psi < -140))

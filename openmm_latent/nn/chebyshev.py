@@ -26,7 +26,7 @@ LARGEST_DENSE = 256
 def nearest_neighbour_graph(positions: np.ndarray, n_neighbours: int) -> np.ndarray:
     """Connect each atom with its nearest neighbours, both ways, without self loops.
 
-    DISCREPANCY(LD-FPG, section 3.1): the public code keeps the directed edges and rebuilds them per frame; here an
+    DISCREPANCY(LD-FPG, neighbour graph): the public code keeps the directed edges and rebuilds them per frame; here an
     edge counts in both directions, so that the Laplacian is symmetric, and the graph is that of one structure.
 
     Parameters

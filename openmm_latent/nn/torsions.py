@@ -1,6 +1,6 @@
 """Torsion angles as differentiable tensors, and losses on them that do give gradients.
 
-DISCREPANCY(LD-FPG, section 3.4): the public code takes histograms of detached angles, whose divergence has no
+DISCREPANCY(LD-FPG, dihedral losses): the public code takes histograms of detached angles, whose divergence has no
 gradient; here every angle spreads over the bins by a von Mises kernel. Its squared angle difference jumps at +-180
 degrees; here the difference enters as 1 - cos.
 """

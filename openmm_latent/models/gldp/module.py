@@ -44,7 +44,7 @@ class GLDP(ExplicitLatentModule):
     LatentError
         `reference` has another shape, holds NaN, or its atoms lie on one line.
 
-    Source: GLDP, ICLR 2026 (openreview AwowReRWXI), on LD-FPG.
+    Source: GLDP, ICLR 2026 (openreview AwowReRWXI), on LD-FPG (arXiv 2506.17064).
     """
 
     def __init__(self, config: GLDPConfig, atoms: list, reference: np.ndarray):

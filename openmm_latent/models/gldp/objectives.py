@@ -52,7 +52,7 @@ class LinearObjective(nn.Module):
 class AutoencoderObjective(nn.Module):
     """Train encoder and decoder together.
 
-    DISCREPANCY(LD-FPG, section 3.2): the paper pre-trains the encoder with a linear head on every atom and freezes it;
+    DISCREPANCY(LD-FPG, encoder pre-training): the paper pre-trains the encoder with a linear head on every atom and freezes it;
     what the average pooling then keeps is left to chance. Here the pooled latent itself must carry the structure.
     """
 

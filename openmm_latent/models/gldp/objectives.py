@@ -52,8 +52,8 @@ class LinearObjective(nn.Module):
 class AutoencoderObjective(nn.Module):
     """Train encoder and decoder together.
 
-    DISCREPANCY(LD-FPG, encoder pre-training): the paper pre-trains the encoder with a linear head on every atom and freezes it;
-    what the average pooling then keeps is left to chance. Here the pooled latent itself must carry the structure.
+    DISCREPANCY(LD-FPG, encoder pre-training): the paper pre-trains the encoder with a linear head on every atom and
+    freezes it; what the average pooling then keeps is left to chance. Here the pooled latent must carry the structure.
     """
 
     def __init__(self, model: GLDP):

@@ -206,6 +206,7 @@ def baselines(train: TrajectorySet, test: TrajectorySet, n_frames: int) -> dict[
         "held-out halves": {
             "jsd": ramachandran_jsd(first, second),
             "p_phi_positive": float(np.mean(is_left(held_out))),
+            "n_frames": len(first),
         },
         "training frames": score(phi_psi(train)[picked], test),
     }
@@ -237,14 +238,14 @@ def simulate(name: str, plan: Plan, out: Path) -> dict:
         ),
         app.CheckpointReporter(f"{stem}.chk", 100 * plan.jump_interval),
     ]
-    started = time.monotonic()
+    wall, processor = time.monotonic(), time.process_time()
     simulation.step(plan.jump_interval * (plan.n_jumps + 1))
-    seconds = time.monotonic() - started
+    seconds, cpu_seconds = time.monotonic() - wall, time.process_time() - processor
     simulation.reporters.clear()
-    return summary(name, plan, out, seconds, integrator)
+    return {"seconds": seconds, "cpu_seconds": cpu_seconds} | summary(name, plan, out, integrator)
 
 
-def summary(name: str, plan: Plan, out: Path, seconds: float, integrator: mm.Integrator) -> dict:
+def summary(name: str, plan: Plan, out: Path, integrator: mm.Integrator) -> dict:
     """Collect what one run gave: angles from its DCD, temperature from its state data, and the tally of jumps."""
     frames = load_trajectories(DATA / "adp.pdb", out / f"run-{name}.dcd", frame_spacing=plan.jump_interval * TIMESTEP)
     angles = phi_psi(frames)
@@ -255,7 +256,6 @@ def summary(name: str, plan: Plan, out: Path, seconds: float, integrator: mm.Int
     is_hybrid = name != "plain"
     return {
         "angles": angles,
-        "seconds": seconds,
         "md_ps": float(frames.n_frames * frames.frame_spacing),
         "temperature": float(data[:, 3].mean()),
         "phi_crossings": int(np.count_nonzero(np.diff(visited))),

@@ -101,7 +101,7 @@ def draw_scores(axes: Any, rollouts: dict[str, dict[str, float]]) -> None:
     highest = max([*values, rollouts["held-out halves"]["jsd"], rollouts["training frames"]["jsd"]])
     for place, value in enumerate(values):
         axes.text(place, value + 0.015 * highest, f"{value:.3f}", ha="center", fontsize=10)
-    halves = f"held-out halves, {rollouts['held-out halves']['n_frames']} frames:"
+    halves = f"held-out halves, {rollouts['held-out halves']['n_frames']} frames each:"
     for key, label, style in (("held-out halves", halves, "--"), ("training frames", "training frames:", ":")):
         level = rollouts[key]["jsd"]
         axes.axhline(level, color=INK, ls=style, lw=1.3, label=f"{label} {level:.3f}")

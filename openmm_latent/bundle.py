@@ -204,7 +204,23 @@ def load_bundle(path: str | Path) -> Bundle:
         ) from error
     missing = [method for method in manifest.capabilities if not hasattr(module, method)]
     require(not missing, f"bundle '{name}' promises {missing} but its module lacks them; {_EXPECTED}")
-    return Bundle(name, archive, manifest, module.eval())
+    module.eval()
+    reference = torch.tensor(manifest.reference_positions, dtype=torch.float32)[None]  # (1, n_atoms, 3)
+    try:
+        with torch.inference_mode():
+            moved, _ = module.jump(
+                reference, module.initial_state(reference), torch.zeros(1, manifest.noise_sizes["jump"])
+            )
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise LatentError(
+            f"bundle '{name}' fails in jump from its own reference structure ({reason}); export it again"
+        ) from error
+    require(
+        moved.shape == reference.shape,
+        f"bundle '{name}' moves {tuple(moved.shape)}, its manifest names {tuple(reference.shape)}; export it again",
+    )
+    return Bundle(name, archive, manifest, module)
 
 
 def inspect_bundle(path: str | Path) -> dict[str, Any]:
@@ -296,10 +312,31 @@ def _parse(content: Any, name: str) -> Manifest:
     except TypeError as error:
         raise LatentError(f"bundle '{name}' has a manifest with malformed atoms ({error}); {_EXPECTED}") from error
     manifest = Manifest(**{**content, "atoms": atoms})
-    sizes = {len(atoms), len(manifest.masses), len(manifest.reference_positions)}
-    require(
-        len(sizes) == 1 and len(atoms) > 0,
-        f"bundle '{name}' names {len(atoms)} atoms, {len(manifest.masses)} masses and "
-        f"{len(manifest.reference_positions)} reference positions, which must be equally many; {_EXPECTED}",
-    )
+    for problem, is_right in _facts(manifest).items():
+        require(is_right, f"bundle '{name}' has a wrong manifest: {problem}; {_EXPECTED}")
     return manifest
+
+
+def _facts(manifest: Manifest) -> dict[str, bool]:
+    """Return what must hold of a manifest: the sentence that says it does not -> whether it does."""
+    n_atoms = len(manifest.atoms)
+    try:
+        reference = np.array(manifest.reference_positions, dtype=np.float64)
+        masses = np.array(manifest.masses, dtype=np.float64)
+        is_finite = bool(np.isfinite(reference).all() and np.isfinite(masses).all())
+    except (TypeError, ValueError):
+        reference, masses, is_finite = np.zeros(0), np.zeros(0), False
+    sizes = manifest.noise_sizes if isinstance(manifest.noise_sizes, dict) else {}
+    counts = [*sizes.values(), manifest.n_latent, manifest.n_slow]
+    return {
+        "it names no atoms": n_atoms > 0,
+        f"masses and reference_positions must be numbers for each of {n_atoms} atoms": is_finite
+        and masses.shape == (n_atoms,)
+        and reference.shape == (n_atoms, 3),
+        "lag_time must be a positive time in ps": isinstance(manifest.lag_time, int | float) and manifest.lag_time > 0,
+        "noise_sizes (of jump, at least), n_latent and n_slow must be whole numbers": "jump" in sizes
+        and all(isinstance(count, int) and count >= 0 for count in counts),
+        "slow_periods must be n_slow numbers": isinstance(manifest.slow_periods, list)
+        and len(manifest.slow_periods) == manifest.n_slow,
+        "capabilities must hold jump and initial_state": {"jump", "initial_state"} <= set(manifest.capabilities),
+    }

@@ -10,7 +10,7 @@ from openmm import State, unit
 from openmm.app import Simulation
 
 from openmm_latent.errors import require
-from openmm_latent.simulation import LatentIntegrator, LatentModel, mode_name
+from openmm_latent.simulation import LatentIntegrator, LatentModel
 
 _COLUMNS = (
     "jump",
@@ -46,7 +46,7 @@ class LatentReporter:
     Notes
     -----
     `md_time_ps` is the Context's time, that of relaxation alone. `accepted_jumps_x_lag_time_ps` is the physical time
-    that accepted jumps stand for if the model's lag time is taken at its word.
+    that accepted jumps stand for if the model's lag time is taken at its word; nan without `model`, or with several.
     """
 
     def __init__(
@@ -74,8 +74,9 @@ class LatentReporter:
 
     def describeNextReport(self, simulation: Simulation) -> dict[str, Any]:
         """Ask for positions every `reportInterval` steps."""
-        if self._last_jump is None:
-            self._last_jump = self._integrator(simulation).getNumJumps()
+        n_jumps = self._integrator(simulation).getNumJumps()
+        if self._last_jump is None or n_jumps < self._last_jump:  # the latter after an older checkpoint was loaded
+            self._last_jump = n_jumps
         steps = self._interval - simulation.currentStep % self._interval
         include = ["positions"] if self._model is not None and self._model.manifest.n_slow else []
         return {"steps": steps, "periodic": False, "include": include}
@@ -94,13 +95,14 @@ class LatentReporter:
         )
         time = state.getTime().value_in_unit(unit.picosecond)
         accepted = integrator.getNumAccepted() - sum(record.accepted for record in records)
-        lag_time = float("nan") if self._model is None else self._model.manifest.lag_time
+        is_alone = self._model is not None and integrator.getNumBundles() == 1
+        lag_time = self._model.manifest.lag_time if is_alone else float("nan")
         for record in records:
             accepted += record.accepted
             row = [
                 record.number,
                 record.step,
-                mode_name(integrator),
+                "guarded" if record.isGuarded else "exploratory",
                 integrator._getBundleName(record.bundle),
                 "accepted" if record.accepted else "refused",
                 record.reason,

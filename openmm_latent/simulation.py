@@ -22,11 +22,6 @@ MODES = {"exploratory": LatentIntegrator.Exploratory, "guarded": LatentIntegrato
 _VELOCITIES = ("redraw", "keep")
 
 
-def mode_name(integrator: LatentIntegrator) -> str:
-    """Return what an integrator's frames are worth: "exploratory" or "guarded"."""
-    return next(name for name, number in MODES.items() if number == integrator.getMode())
-
-
 class LatentModel:
     """A loaded bundle.
 
@@ -166,29 +161,33 @@ class LatentModel:
             "of the moved atoms; use implicit solvent or vacuum (jumps in explicit solvent need steering, which this "
             "release does not have yet)",
         )
-        bound = [(model, model.modelAtoms(topology)) for model in models]
+        bundles = [model._bind(topology) for model in models]
+        structure = topo.find_structure(topology)
         kelvin = _temperature(temperature)
+        checked = _thresholds(thresholds or {})
+        # The constructor takes the relaxation integrator over: after it nothing may fail.
         try:
             integrator = LatentIntegrator(relaxation, jumpInterval)
-            for name, value in (thresholds or {}).items():
-                integrator.setThreshold(name, float(value))
         except OpenMMException as error:
             raise LatentError(str(error)) from error
+        for name, value in checked.items():
+            integrator.setThreshold(name, value)
         integrator.setMode(MODES[mode])
         integrator.setRandomNumberSeed(seed)
         integrator.setTemperature(kelvin)
         integrator.setRedrawsVelocities(velocities == "redraw")
         integrator.setNumParticles(topology.getNumAtoms())
-        for model, atoms in bound:
-            model._addTo(integrator, topology, atoms)
-        structure = topo.find_structure(topology)
+        for bundle in bundles:
+            integrator._addBundle(*bundle)
         integrator._setStructureTerms(
             structure.bonds, structure.chiral_centres, structure.omegas, structure.heavy_atoms
         )
         return integrator
 
-    def _addTo(self, integrator: LatentIntegrator, topology: Topology, atoms: list[int]) -> None:
-        integrator._addBundle(
+    def _bind(self, topology: Topology) -> tuple[str, bytes, list[int], list[int], list[list[int]], int]:
+        """Return what C++ needs to know of this model in one System."""
+        atoms = self.modelAtoms(topology)
+        return (
             self.name,
             self._bundle.archive,
             atoms,
@@ -196,6 +195,18 @@ class LatentModel:
             topo.find_riders(topology, atoms),
             self.manifest.noise_sizes["jump"],
         )
+
+
+def _thresholds(thresholds: Mapping[str, Any]) -> dict[str, float]:
+    """Check names and values of the guard's thresholds."""
+    known = list(LatentIntegrator.getThresholdNames())
+    for name, value in thresholds.items():
+        require(name in known, f"threshold '{name}' is unknown; choose one of {', '.join(known)}")
+        require(
+            isinstance(value, int | float | np.number) and value >= 0,
+            f"threshold '{name}' must be a number, zero or positive, got {value!r}",
+        )
+    return {name: float(value) for name, value in thresholds.items()}
 
 
 def _temperature(temperature: Any) -> float:

@@ -17,9 +17,6 @@ from openmm_latent.errors import LatentError, require
 #: Residue names of water and ions; models never see them unless their atoms are named one by one.
 SOLVENT = frozenset("HOH WAT H2O TIP3 TP3 SOL NA NA+ SOD CL CL- CLA K K+ POT LI MG CS RB".split())
 
-#: Water alone: a topology that holds it is in explicit solvent.
-WATER = frozenset("HOH WAT H2O TIP3 TP3 SOL".split())
-
 #: Chiral centres besides each residue's CA: residue name -> centre and three of its neighbours.
 _SIDE_CHAIN_CENTRES = {"ILE": ("CB", "CA", "CG1", "CG2"), "THR": ("CB", "CA", "OG1", "CG2")}
 
@@ -134,8 +131,13 @@ def match_atoms(records: Sequence[AtomRecord], topology: Topology, bundle: str =
         An atom is missing, appears twice, or heavy atoms of the model's residues are unknown to the model.
     """
     described = describe_atoms(topology, range(topology.getNumAtoms()))
+    residues: dict[tuple[str, int], list[AtomRecord]] = defaultdict(list)
+    for record in records:
+        residues[record.chain, record.residue_index].append(record)
     found: dict[AtomRecord, int] = {}
     for index, record in enumerate(described):
+        if (record.chain, record.residue_index) not in residues:
+            continue
         require(record not in found, f"topology has the atom {record} twice; give each atom of a residue its own name")
         found[record] = index
     places = {(record.chain, record.residue_index, record.name): record for record in described}
@@ -152,26 +154,23 @@ def match_atoms(records: Sequence[AtomRecord], topology: Topology, bundle: str =
             f"topology lacks {record}, which {bundle} expects; use the molecule for which the bundle was exported, "
             f"with the same atom names, or train on this one"
         )
-    residues = {(record.chain, record.residue_index) for record in records}
-    elements = {record.element for record in records}
-    if "H" not in elements and all(atoms_are_complete(records)):
-        known = set(records)
-        for record in described:
-            is_extra = (record.chain, record.residue_index) in residues and record not in known
-            require(
-                not (is_extra and record.element not in ("H", "")),
-                f"topology has the extra atom {record}, unknown to {bundle}; "
-                f"use the molecule for which the bundle was exported, or train on this one",
-            )
+    for record in found:
+        require(
+            not _is_extra(record, residues[record.chain, record.residue_index]),
+            f"topology has the extra atom {record}, unknown to {bundle}; "
+            f"use the molecule for which the bundle was exported, or train on this one",
+        )
     return [found[record] for record in records]
 
 
-def atoms_are_complete(records: Sequence[AtomRecord]) -> Iterable[bool]:
-    """Tell for each residue whether the model sees more than its CA: only then is an unknown heavy atom an error."""
-    names: dict[tuple[str, int], set[str]] = defaultdict(set)
-    for record in records:
-        names[record.chain, record.residue_index].add(record.name)
-    return (bool(atoms - {"CA"}) for atoms in names.values())
+def _is_extra(record: AtomRecord, known: Sequence[AtomRecord]) -> bool:
+    """Tell whether an atom should not be there, given what the model sees of its residue.
+
+    A hydrogen is one only where the model sees hydrogens, and nothing is where the model sees the CA alone.
+    """
+    if record in known or record.element == "" or {other.name for other in known} == {"CA"}:
+        return False
+    return record.element != "H" or any(other.element == "H" for other in known)
 
 
 def find_riders(topology: Topology, model_atoms: Sequence[int]) -> list[list[int]]:
@@ -277,5 +276,8 @@ def find_structure(topology: Topology) -> Structure:
 
 
 def has_water(topology: Topology) -> bool:
-    """Tell whether the topology is one of explicit solvent."""
-    return any(residue.name in WATER for residue in topology.residues())
+    """Tell whether the topology is one of explicit solvent: any residue of one oxygen and two hydrogens is water."""
+    return any(
+        sorted(atom.element.symbol for atom in residue.atoms() if atom.element is not None) in (["H", "H", "O"], ["O"])
+        for residue in topology.residues()
+    )

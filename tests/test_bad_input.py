@@ -154,7 +154,7 @@ def test_a_bundle_with_a_field_left_out(bundle, tmp_path):
 
 def test_a_bundle_that_names_more_atoms_than_masses(bundle, tmp_path):
     uneven = edit_manifest(bundle, tmp_path / "uneven.latent.pt", masses=[12.0])
-    with refuses("names 10 atoms, 1 masses and 10 reference positions, which must be equally many"):
+    with refuses("masses and reference_positions must be numbers for each of 10 atoms"):
         LatentModel(uneven)
 
 
@@ -211,7 +211,7 @@ def test_a_topology_that_is_not_the_systems(model, adp):
         ({"velocities": "double"}, "velocities must be 'redraw' or 'keep', got 'double'"),
         ({"temperature": -5 * unit.kelvin}, "temperature must be zero or more kelvin, got -5.0"),
         ({"thresholds": {"maxEnergy": 1.0}}, "threshold 'maxEnergy' is unknown; choose one of"),
-        ({"thresholds": {"maxForce": -1.0}}, "threshold 'maxForce' must be zero or positive, got -1"),
+        ({"thresholds": {"maxForce": -1.0}}, "threshold 'maxForce' must be a number, zero or positive, got -1"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
@@ -272,7 +272,7 @@ def test_positions_that_are_not_finite(model, adp):
 
 def test_a_module_that_fails_names_its_bundle(adp, tmp_path):
     topology, positions = adp
-    path = export_toy(Failing(len(heavy_atoms(topology))), tmp_path / "failing.latent.pt", topology, positions)
+    path = export_toy(Failing(len(heavy_atoms(topology)), 0.0), tmp_path / "failing.latent.pt", topology, positions)
     simulation = make_simulation(adp, LatentModel(path).createIntegrator(topology, langevin(), jumpInterval=1))
     with refuses("bundle 'failing.latent.pt'", mm.OpenMMException):
         simulation.step(2)

@@ -109,13 +109,22 @@ class NotANumber(Rotate):
         return positions * float("nan"), state
 
 
-class Failing(Rotate):
-    """Raises inside torch when it is asked to move more than zero atoms at once, unless the batch is not 1."""
+class Failing(Shake):
+    """Raises inside torch at the first noise that is not zero, which is the integrator's."""
 
     def jump(self, positions: Tensor, state: List[Tensor], noise: Tensor) -> Tuple[Tensor, List[Tensor]]:  # noqa: UP006
-        """Fails for a batch of one, which is what the integrator sends."""
-        if positions.shape[0] == 1:
+        """Fail, or stay."""
+        if bool((noise != 0).any()):
             raise RuntimeError("the toy fails on purpose")
+        return positions * 1.0, state
+
+
+class InPlace(Counter):
+    """Counts in place, as a ring buffer would."""
+
+    def jump(self, positions: Tensor, state: List[Tensor], noise: Tensor) -> Tuple[Tensor, List[Tensor]]:  # noqa: UP006
+        """Stay, and count."""
+        state[0].add_(1)
         return positions * 1.0, state
 
 

@@ -76,10 +76,10 @@ double JumpGuard::torsion(const vector<Vec3>& positions, const vector<int>& atom
     return atan2(sqrt(axis.dot(axis)) * first.dot(n), m.dot(n));
 }
 
-string JumpGuard::judge(bool isGuarded, const JumpRecord& record) const {
+string JumpGuard::judge(const JumpRecord& record) const {
     if (!isfinite(record.energyAfter) || !isfinite(record.largestForce))
         return "nan";
-    if (!isGuarded)
+    if (!record.isGuarded)
         return "";
     if (record.energyAfter - record.energyBefore > threshold("maxEnergyIncrease"))
         return "energy";
@@ -138,15 +138,18 @@ bool JumpGuard::keepsBonds(const vector<Vec3>& after) const {
 
 bool JumpGuard::hasClash(const vector<Vec3>& after) const {
     // Heavy atoms are put in cells as wide as the least distance allowed, so that the search stays linear in atoms.
+    // In a periodic system each is taken in its image nearest to the first.
     double cell = threshold("minDistance");
-    if (cell == 0)
+    if (cell == 0 || terms.heavyAtoms.empty())
         return false;
+    int first = terms.heavyAtoms[0];
     auto key = [](long long x, long long y, long long z) { return (x * 2097143 + y) * 2097143 + z; };
     unordered_map<long long, vector<int>> cells;
     for (int i : terms.heavyAtoms) {
+        Vec3 fromFirst = between(after, i, first);
         array<long long, 3> place;
         for (int k = 0; k < 3; k++)
-            place[k] = (long long) floor(after[i][k] / cell);
+            place[k] = (long long) floor(fromFirst[k] / cell);
         for (int x = -1; x <= 1; x++)
             for (int y = -1; y <= 1; y++)
                 for (int z = -1; z <= 1; z++) {
@@ -154,7 +157,8 @@ bool JumpGuard::hasClash(const vector<Vec3>& after) const {
                     if (found == cells.end())
                         continue;
                     for (int j : found->second)
-                        if (distance(after, i, j) < cell && bonded[i].count(j) == 0)
+                        // What was as close before, a metal's ligand say, is no clash.
+                        if (distance(after, i, j) < cell && bonded[i].count(j) == 0 && distance(before, i, j) >= cell)
                             return true;
                 }
         cells[key(place[0], place[1], place[2])].push_back(i);

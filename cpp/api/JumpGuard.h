@@ -24,11 +24,10 @@ public:
     /**
      * Say why a jump must be refused.
      *
-     * @param isGuarded  look at everything; otherwise only at whether the frame is finite
-     * @param record     holds the energies and the largest force
+     * @param record  holds the mode, the energies and the largest force; in exploratory mode only NaN counts
      * @return one of LatentIntegrator::getRefusalReasons(), or nothing if the jump may stand
      */
-    std::string judge(bool isGuarded, const JumpRecord& record) const;
+    std::string judge(const JumpRecord& record) const;
 
 private:
     double threshold(const char* name) const { return thresholds.at(name); }

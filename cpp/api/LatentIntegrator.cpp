@@ -24,6 +24,13 @@ namespace {
 
 const size_t MaxRecords = 10000;
 
+const map<string, double> DefaultThresholds = {
+    {"maxEnergyIncrease", 50.0},     {"maxForce", 5000.0},
+    {"maxConstraintError", 1e-3},    {"maxBondChange", 0.25},
+    {"maxOmegaDeviation", M_PI / 3}, {"minDistance", 0.2},
+    {"maxMinimizerIterations", 100}, {"minimizerTolerance", 50.0},
+};
+
 double secondsSince(chrono::steady_clock::time_point start) {
     return chrono::duration<double>(chrono::steady_clock::now() - start).count();
 }
@@ -45,10 +52,7 @@ private:
 LatentIntegrator::LatentIntegrator(Integrator* relaxation, int jumpInterval)
         : mode(Guarded), jumpInterval(1), seed(0), numParticles(0), temperature(-1), redrawsVelocities(true),
           stepsSinceJump(0), numJumps(0), isJumping(false), hasLoadedCheckpoint(false) {
-    thresholds = {{"maxEnergyIncrease", 50.0},     {"maxForce", 5000.0},
-                  {"maxConstraintError", 1e-3},    {"maxBondChange", 0.25},
-                  {"maxOmegaDeviation", M_PI / 3}, {"minDistance", 0.2},
-                  {"maxMinimizerIterations", 100}, {"minimizerTolerance", 50.0}};
+    thresholds = DefaultThresholds;
     // addIntegrator takes ownership, so whatever can be refused is refused first.
     if (relaxation == nullptr)
         throw OpenMMException("LatentIntegrator: relaxation must be an OpenMM integrator, got none");
@@ -101,6 +105,13 @@ void LatentIntegrator::setThreshold(const string& name, double value) {
     thresholds[name] = value;
 }
 
+vector<string> LatentIntegrator::getThresholdNames() {
+    vector<string> names;
+    for (auto& entry : DefaultThresholds)
+        names.push_back(entry.first);
+    return names;
+}
+
 vector<string> LatentIntegrator::getRefusalReasons() {
     return {"nan", "energy", "force", "constraint", "chirality", "omega", "bond", "clash"};
 }
@@ -138,11 +149,13 @@ void LatentIntegrator::initialize(ContextImpl& contextImpl) {
             if (particle < 0 || particle >= particles)
                 throw OpenMMException("bundle '" + bundle.name + "': model atom " + to_string(particle) +
                                       " is outside the System's " + to_string(particles) + " particles");
+    // What can fail comes first: an integrator that a bundle has kept from being bound can be bound later.
+    Kernel loaded = contextImpl.getPlatform().createKernel(LatentJumpKernel::Name(), contextImpl);
+    as(loaded).initialize(contextImpl.getSystem(), *this);
     CompoundIntegrator::initialize(contextImpl);
+    kernel = loaded;
     context = &contextImpl;
     owner = &contextImpl.getOwner();
-    kernel = contextImpl.getPlatform().createKernel(LatentJumpKernel::Name(), contextImpl);
-    as(kernel).initialize(contextImpl.getSystem(), *this);
     guard = make_unique<JumpGuard>(structureTerms, thresholds, contextImpl);
 }
 
@@ -212,6 +225,7 @@ bool LatentIntegrator::jump() {
     record.number = numJumps + 1;
     record.bundle = (int) (numJumps % getNumBundles());
     record.step = context->getStepCount();
+    record.isGuarded = mode == Guarded;
     record.energyAfter = record.largestForce = numeric_limits<double>::quiet_NaN();
     // Whatever could stop the jump half way is asked before anything moves.
     double redrawTemperature = redrawsVelocities ? relaxationTemperature() : 0;
@@ -227,7 +241,11 @@ bool LatentIntegrator::jump() {
         as(kernel).commitState(record.bundle);
         auto start = chrono::steady_clock::now();
         if (redrawsVelocities)
-            owner->setVelocitiesToTemperature(redrawTemperature, mixedSeed(seed, record.number));
+            // Not Context::setVelocitiesToTemperature: it goes on to shift leapfrog velocities by half a step with the
+            // forces of all groups, those that the relaxation leaves out included.
+            context->setVelocities(
+                getVelocitiesForTemperature(context->getSystem(), redrawTemperature, mixedSeed(seed, record.number)));
+        context->applyVelocityConstraints(getConstraintTolerance());  // the constrained bonds point elsewhere now
         record.velocitySeconds = secondsSince(start);
     } else
         as(kernel).restore(*context);
@@ -238,7 +256,7 @@ bool LatentIntegrator::jump() {
 }
 
 bool LatentIntegrator::attempt(JumpRecord& record) {
-    Strain before = measureStrain(*context);
+    Strain before = measureStrain(*context, getIntegrationForceGroups());
     record.energyBefore = before.energy;
     if (!isfinite(record.energyBefore))
         throw OpenMMException("jump " + to_string(record.number) + ": the energy before the jump is not finite; " +
@@ -253,12 +271,13 @@ bool LatentIntegrator::attempt(JumpRecord& record) {
     context->computeVirtualSites();
     record.scatterSeconds += secondsSince(start);
     start = chrono::steady_clock::now();
-    MinimizerResult result = minimize(*context, before, (int) getThreshold("maxMinimizerIterations"),
-                                      getThreshold("minimizerTolerance"), getConstraintTolerance());
+    MinimizerResult result =
+        minimize(*context, before, getIntegrationForceGroups(), (int) getThreshold("maxMinimizerIterations"),
+                 getThreshold("minimizerTolerance"), getConstraintTolerance());
     record.energyAfter = result.strain.energy;
     record.largestForce = result.strain.largestForce;
     record.minimizerIterations = result.iterations;
-    record.reason = guard->judge(mode == Guarded, record);
+    record.reason = guard->judge(record);
     record.minimizeSeconds = secondsSince(start);
     return record.reason.empty();
 }

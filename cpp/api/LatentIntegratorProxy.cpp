@@ -108,7 +108,7 @@ public:
         integrator->setRedrawsVelocities(node.getBoolProperty("redrawsVelocities"));
         integrator->setNumParticles(node.getIntProperty("numParticles"));
         for (auto& entry : node.getChildNode("Thresholds").getProperties())
-            integrator->setThreshold(entry.first, stod(entry.second));
+            integrator->setThreshold(entry.first, node.getChildNode("Thresholds").getDoubleProperty(entry.first));
         const SerializationNode& structure = node.getChildNode("StructureTerms");
         integrator->setStructureTerms(
             {readGroups(structure.getChildNode("Bonds")), readGroups(structure.getChildNode("ChiralCentres")),

@@ -76,15 +76,27 @@ void LatentIntegrator::createCheckpoint(ostream& stream) const {
 void LatentIntegrator::loadCheckpoint(istream& stream) {
     if (readNumber(stream) != Version || readBytes(stream) != fingerprints(*this))
         throw OpenMMException(string("the checkpoint ") + OtherBundles);
-    numJumps = readNumber(stream);
-    stepsSinceJump = readNumber(stream);
+    // All of it is read before any of it counts.
+    long long jumps = readNumber(stream), sinceJump = readNumber(stream);
+    map<string, long long> refused;
     for (auto& reason : getRefusalReasons())
-        refusals[reason] = readNumber(stream);
+        refused[reason] = readNumber(stream);
+    vector<string> states;
     for (int i = 0; i < getNumBundles(); i++)
-        kernel.getAs<LatentJumpKernel>().setState(i, readBytes(stream));
-    hasLoadedCheckpoint = true;
-    records.clear();
+        states.push_back(readBytes(stream));
     CompoundIntegrator::loadCheckpoint(stream);
+    adopt(jumps, sinceJump, refused, states);
+    hasLoadedCheckpoint = true;
+}
+
+void LatentIntegrator::adopt(long long jumps, long long sinceJump, const map<string, long long>& refused,
+                             const vector<string>& states) {
+    for (int i = 0; i < getNumBundles(); i++)
+        kernel.getAs<LatentJumpKernel>().setState(i, states[i]);
+    numJumps = jumps;
+    stepsSinceJump = sinceJump;
+    refusals = refused;
+    records.clear();
 }
 
 void LatentIntegrator::serializeParameters(SerializationNode& node) const {
@@ -103,17 +115,20 @@ void LatentIntegrator::serializeParameters(SerializationNode& node) const {
 }
 
 void LatentIntegrator::deserializeParameters(const SerializationNode& node) {
-    if (node.getIntProperty("version", 0) != Version || node.getStringProperty("bundles", "") != fingerprints(*this))
+    if (!node.hasProperty("bundles"))
+        return;  // a State of plain MD: its frame is taken, and the phase and the tally stay as they are
+    if (node.getIntProperty("version", 0) != Version || node.getStringProperty("bundles") != fingerprints(*this))
         throw OpenMMException(string("the State ") + OtherBundles);
-    numJumps = node.getLongProperty("numJumps");
-    stepsSinceJump = node.getLongProperty("stepsSinceJump");
+    map<string, long long> refused;
     for (auto& reason : getRefusalReasons())
-        refusals[reason] = node.getChildNode("Refused").getLongProperty(reason);
-    auto& states = node.getChildNode("ModelStates").getChildren();
-    for (int i = 0; i < getNumBundles(); i++)
-        kernel.getAs<LatentJumpKernel>().setState(i, fromHex(states[i].getStringProperty("bytes")));
-    records.clear();
+        refused[reason] = node.getChildNode("Refused").getLongProperty(reason);
+    vector<string> states;
+    for (auto& child : node.getChildNode("ModelStates").getChildren())
+        states.push_back(fromHex(child.getStringProperty("bytes")));
+    if ((int) states.size() != getNumBundles())
+        throw OpenMMException("the State holds another number of model states than there are bundles; save it again");
     CompoundIntegrator::deserializeParameters(node.getChildNode("Relaxation"));
+    adopt(node.getLongProperty("numJumps"), node.getLongProperty("stepsSinceJump"), refused, states);
 }
 
 }  // namespace OpenMMLatent

@@ -18,12 +18,12 @@ const double FirstStep = 0.005, LargestStep = 0.05, SmallestStep = 1e-6;  // nm,
 
 /** A frame with its forces. */
 struct Point {
-    Strain strain;
+    Strain strain = {numeric_limits<double>::quiet_NaN(), numeric_limits<double>::quiet_NaN()};
     vector<Vec3> positions, forces;
 };
 
-void evaluate(ContextImpl& context, Point& point) {
-    point.strain.energy = context.calcForcesAndEnergy(true, true);
+void evaluate(ContextImpl& context, int groups, Point& point) {
+    point.strain.energy = context.calcForcesAndEnergy(true, true, groups);
     context.getForces(point.forces);
     const System& system = context.getSystem();
     double largest = 0;
@@ -34,6 +34,10 @@ void evaluate(ContextImpl& context, Point& point) {
         largest = square > largest || !isfinite(square) ? square : largest;
     }
     point.strain.largestForce = sqrt(largest);
+}
+
+bool areFinite(const vector<Vec3>& positions) {
+    return all_of(positions.begin(), positions.end(), [](const Vec3& p) { return isfinite(p.dot(p)); });
 }
 
 bool isFinite(const Strain& strain) { return isfinite(strain.energy) && isfinite(strain.largestForce); }
@@ -51,17 +55,19 @@ double meanForce(const Point& point) {
 
 }  // namespace
 
-Strain measureStrain(ContextImpl& context) {
+Strain measureStrain(ContextImpl& context, int groups) {
     Point point;
-    evaluate(context, point);
+    evaluate(context, groups, point);
     return point.strain;
 }
 
-MinimizerResult minimize(ContextImpl& context, const Strain& enough, int maxIterations, double tolerance,
+MinimizerResult minimize(ContextImpl& context, const Strain& enough, int groups, int maxIterations, double tolerance,
                          double constraintTolerance) {
     Point best, trial;
     context.getPositions(best.positions);
-    evaluate(context, best);
+    // Constraints that do not converge leave positions on which some platforms' forces throw.
+    if (areFinite(best.positions))
+        evaluate(context, groups, best);
     if (!isFinite(best.strain))
         return {{numeric_limits<double>::quiet_NaN(), numeric_limits<double>::quiet_NaN()}, 0};
     double step = FirstStep;
@@ -76,9 +82,12 @@ MinimizerResult minimize(ContextImpl& context, const Strain& enough, int maxIter
         context.applyConstraints(constraintTolerance);
         context.computeVirtualSites();
         context.getPositions(trial.positions);
-        evaluate(context, trial);
         iterations++;
-        isAtBest = isFinite(trial.strain) && trial.strain.energy < best.strain.energy;
+        isAtBest = areFinite(trial.positions);
+        if (isAtBest) {
+            evaluate(context, groups, trial);
+            isAtBest = isFinite(trial.strain) && trial.strain.energy < best.strain.energy;
+        }
         if (isAtBest) {
             swap(best, trial);
             step = min(1.2 * step, LargestStep);

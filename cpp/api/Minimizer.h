@@ -12,7 +12,8 @@ struct Strain {
     double largestForce; /**< on one particle with mass [kJ/mol/nm], constraint forces not counted */
 };
 
-Strain measureStrain(OpenMM::ContextImpl& context);
+/** @param groups  the force groups that the relaxation integrates, as bits */
+Strain measureStrain(OpenMM::ContextImpl& context, int groups);
 
 struct MinimizerResult {
     Strain strain;  /**< NaN if the start was not finite */
@@ -34,8 +35,8 @@ struct MinimizerResult {
  * @param maxIterations  largest number of force evaluations after the first
  * @param tolerance      root mean square force [kJ/mol/nm] at which to end in any case
  */
-MinimizerResult minimize(OpenMM::ContextImpl& context, const Strain& enough, int maxIterations, double tolerance,
-                         double constraintTolerance);
+MinimizerResult minimize(OpenMM::ContextImpl& context, const Strain& enough, int groups, int maxIterations,
+                         double tolerance, double constraintTolerance);
 
 }  // namespace OpenMMLatent
 

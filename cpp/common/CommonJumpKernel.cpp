@@ -14,11 +14,8 @@ using namespace std;
 namespace OpenMMLatent {
 
 void CommonJumpKernel::initialize(const System& system, const LatentIntegrator& integrator) {
-    loadProposals(integrator, device());
+    loadProposals(system, integrator, device());
     isPeriodic = system.usesPeriodicBoundaryConditions();
-    vector<bool> isFrozen;
-    for (int i = 0; i < system.getNumParticles(); i++)
-        isFrozen.push_back(system.getParticleMass(i) == 0 && !system.isVirtualSite(i));
     ContextSelector selector(cc);
     cellOffsets.initialize<mm_int4>(cc, cc.getPaddedNumAtoms(), "latentCellOffsets");
     savedPosq.initialize(cc, cc.getPosq().getSize(), cc.getPosq().getElementSize(), "latentSavedPosq");
@@ -28,11 +25,11 @@ void CommonJumpKernel::initialize(const System& system, const LatentIntegrator& 
                                    "latentSavedCorrection");
     for (int i = 0; i < integrator.getNumBundles(); i++) {
         bundles.push_back(make_unique<DeviceBundle>());
-        prepare(integrator.getBundle(i), *bundles.back(), isFrozen);
+        prepare(integrator.getBundle(i), *bundles.back());
     }
 }
 
-void CommonJumpKernel::prepare(const LatentBundle& bundle, DeviceBundle& buffers, const vector<bool>& isFrozen) {
+void CommonJumpKernel::prepare(const LatentBundle& bundle, DeviceBundle& buffers) {
     buffers.numModelAtoms = (int) bundle.particles.size();
     buffers.numRiders = (int) bundle.riders.size();
     int numGathered = buffers.numModelAtoms + buffers.numRiders;

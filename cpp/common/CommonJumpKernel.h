@@ -50,7 +50,7 @@ protected:
     OpenMM::ComputeContext& cc;
 
 private:
-    void prepare(const LatentBundle& bundle, DeviceBundle& buffers, const std::vector<bool>& isFrozen);
+    void prepare(const LatentBundle& bundle, DeviceBundle& buffers);
     void uploadCellOffsets();
 
     std::vector<std::unique_ptr<DeviceBundle>> bundles;

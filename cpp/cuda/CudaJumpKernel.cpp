@@ -5,6 +5,9 @@
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 
+#include <new>
+#include <optional>
+
 #include "CommonJumpKernel.h"
 #include "openmm/KernelFactory.h"
 #include "openmm/OpenMMException.h"
@@ -28,11 +31,19 @@ void check(CUresult result, const char* what) {
 /** Makes torch's (primary) context current for a scope. */
 class PrimaryContext {
 public:
-    explicit PrimaryContext(CUcontext primary) { check(cuCtxPushCurrent(primary), "make torch's context current"); }
+    explicit PrimaryContext(CUcontext primary) : PrimaryContext(primary, nothrow) {
+        check(result, "make torch's context current");
+    }
+    /** For destructors: at the end of the process the driver may be gone before us. */
+    PrimaryContext(CUcontext primary, const nothrow_t&) : result(cuCtxPushCurrent(primary)) {}
     ~PrimaryContext() {
         CUcontext popped;
-        cuCtxPopCurrent(&popped);
+        if (result == CUDA_SUCCESS)
+            cuCtxPopCurrent(&popped);
     }
+
+private:
+    CUresult result;
 };
 
 /** The device's primary context, kept alive for as long as torch uses it here. */
@@ -57,7 +68,7 @@ public:
             if (gathered != nullptr)
                 cuEventDestroy(gathered);
         }
-        PrimaryContext scope(primary.context);
+        PrimaryContext scope(primary.context, nothrow);
         if (proposed != nullptr)
             cuEventDestroy(proposed);
         proposals.clear();  // the modules' weights live in the primary context
@@ -67,6 +78,8 @@ public:
         PrimaryContext scope(primary.context);
         CommonJumpKernel::initialize(system, integrator);
         check(cuEventCreate(&proposed, CU_EVENT_DISABLE_TIMING), "create an event");
+        // One stream for good: torch caches memory and workspaces by stream.
+        stream = c10::cuda::getStreamFromPool(false, (c10::DeviceIndex) cu.getDeviceIndex());
         ContextSelector selector(cu);
         check(cuEventCreate(&gathered, CU_EVENT_DISABLE_TIMING), "create an event");
     }
@@ -83,9 +96,8 @@ protected:
         bool isFinite;
         {
             PrimaryContext scope(primary.context);
-            c10::cuda::CUDAStream stream = c10::cuda::getStreamFromPool(false, (c10::DeviceIndex) cu.getDeviceIndex());
-            c10::cuda::CUDAStreamGuard guard(stream);
-            check(cuStreamWaitEvent(stream.stream(), gathered, 0), "order the streams");
+            c10::cuda::CUDAStreamGuard guard(*stream);
+            check(cuStreamWaitEvent(stream->stream(), gathered, 0), "order the streams");
             at::Tensor gatheredView = view(buffers.gathered, buffers.numModelAtoms + buffers.numRiders);
             at::Tensor positions = gatheredView.to(at::kDouble, false, true);
             at::Tensor displacements =
@@ -96,7 +108,7 @@ protected:
                     gatheredView.copy_(positions, true);  // riders need molecules whole
                 view(buffers.displacements, buffers.numModelAtoms).copy_(displacements, true);
             }
-            check(cuEventRecord(proposed, stream.stream()), "record an event");
+            check(cuEventRecord(proposed, stream->stream()), "record an event");
         }
         ContextSelector selector(cu);
         check(cuStreamWaitEvent(mdStream, proposed, 0), "order the streams");
@@ -113,6 +125,7 @@ private:
 
     CudaContext& cu;
     RetainedPrimary primary;
+    optional<c10::cuda::CUDAStream> stream;
     CUevent gathered = nullptr, proposed = nullptr;
 };
 

@@ -123,6 +123,7 @@ public:
     void setThreshold(const std::string& name, double value);
     long long getNumJumps() const;
     long long getNumAccepted() const;
+    static std::vector<std::string> getThresholdNames();
     static std::vector<std::string> getRefusalReasons();
     long long getNumRefused(const std::string& reason) const;
     std::vector<OpenMMLatent::JumpRecord> getJumpRecords(long long afterNumber) const;
@@ -151,12 +152,6 @@ public:
         std::string _getBundleName(int index) const {
             return self->getBundle(index).name;
         }
-        std::vector<std::string> _getThresholdNames() const {
-            std::vector<std::string> names;
-            for (auto& entry : self->getThresholds())
-                names.push_back(entry.first);
-            return names;
-        }
         static OpenMMLatent::LatentIntegrator& cast(OpenMM::Integrator& integrator) {
             return dynamic_cast<OpenMMLatent::LatentIntegrator&>(integrator);
         }
@@ -169,11 +164,20 @@ public:
         %pythoncode %{
 def getThresholds(self):
     """Return every threshold of the guard and bound of the minimisation, by name."""
-    return {name: self.getThreshold(name) for name in self._getThresholdNames()}
+    return {name: self.getThreshold(name) for name in self.getThresholdNames()}
 
 def getRefusals(self):
     """Return how many jumps were refused, by reason."""
     return {reason: self.getNumRefused(reason) for reason in self.getRefusalReasons()}
+
+def addIntegrator(self, integrator):
+    """Refuse: a LatentIntegrator has the one relaxation integrator that it was made with."""
+    raise openmm.OpenMMException("a LatentIntegrator has one relaxation integrator, given to its constructor")
+
+def setCurrentIntegrator(self, index):
+    """Refuse anything but the relaxation integrator."""
+    if index != 0:
+        raise openmm.OpenMMException("a LatentIntegrator has one relaxation integrator, number 0")
 
 def __getstate__(self):
     return openmm.XmlSerializer.serialize(self)

@@ -38,12 +38,10 @@ public:
     using TorchJumpKernel::TorchJumpKernel;
 
     void initialize(const System& system, const LatentIntegrator& integrator) override {
-        loadProposals(integrator, at::kCPU);
+        loadProposals(system, integrator, at::kCPU);
         for (int i = 0; i < integrator.getNumBundles(); i++)
             bundles.push_back(&integrator.getBundle(i));
         isPeriodic = system.usesPeriodicBoundaryConditions();
-        for (int i = 0; i < system.getNumParticles(); i++)
-            isFrozen.push_back(system.getParticleMass(i) == 0 && !system.isVirtualSite(i));
     }
 
     void save(ContextImpl& context) override {
@@ -91,8 +89,7 @@ private:
                vector<Vec3>& positions) const {
         size_t numAtoms = bundle.particles.size();
         for (size_t i = 0; i < numAtoms; i++)
-            if (!isFrozen[bundle.particles[i]])
-                positions[bundle.particles[i]] += displacements[i];
+            positions[bundle.particles[i]] += displacements[i];
         for (size_t i = 0; i < bundle.riders.size(); i++)
             if (!isFrozen[bundle.riders[i].particle])
                 positions[bundle.riders[i].particle] +=
@@ -117,7 +114,6 @@ private:
 
     vector<const LatentBundle*> bundles;
     bool isPeriodic = false;
-    vector<bool> isFrozen;
     vector<Vec3> savedPositions, savedVelocities;
     Vec3 savedBox[3];
 };

@@ -8,6 +8,8 @@
 #include <chrono>
 #include <cmath>
 
+#include "openmm/OpenMMException.h"
+
 using namespace OpenMM;
 using namespace std;
 
@@ -19,8 +21,8 @@ const double Farthest = 100.0;  // nm; a displacement beyond it is the mark of a
 
 }  // namespace
 
-JumpProposal::JumpProposal(const LatentBundle& bundle, at::Device device)
-        : runner(loadTorchScript(bundle.name, bundle.archive, device)), numNoise(bundle.numNoise),
+JumpProposal::JumpProposal(const LatentBundle& bundle, const vector<bool>& isFrozen, at::Device device)
+        : runner(loadTorchScript(bundle.name, bundle.archive, device)), name(bundle.name), numNoise(bundle.numNoise),
           numAtoms((int64_t) bundle.particles.size()), hasState(false) {
     wholeParent = at::arange(numAtoms + (int64_t) bundle.riders.size(), at::kLong);
     auto* parents = wholeParent.data_ptr<int64_t>();
@@ -30,21 +32,45 @@ JumpProposal::JumpProposal(const LatentBundle& bundle, at::Device device)
     for (size_t i = 0; i < bundle.riders.size(); i++)
         parents[numAtoms + (int64_t) i] = bundle.riders[i].origin;
     wholeParent = wholeParent.to(device);
+    at::Tensor mobile = at::ones({numAtoms, 1}, at::kDouble);
+    for (int64_t i = 0; i < numAtoms; i++)
+        if (isFrozen[bundle.particles[(size_t) i]])
+            mobile[i] = 0.0;
+    if (!mobile.all().item<bool>())
+        mobility = mobile.to(device);
 }
 
 at::Tensor JumpProposal::displacements(at::Tensor& positions, const Vec3* box, int seed, long long number,
                                        double& moduleSeconds) {
+    try {
+        return propose(positions, box, seed, number, moduleSeconds);
+    } catch (const OpenMMException&) {
+        throw;  // the runner has said it
+    } catch (const exception& error) {
+        string text = error.what();
+        throw OpenMMException("bundle '" + name + "' failed outside its module: " + text.substr(0, text.find('\n')));
+    }
+}
+
+at::Tensor JumpProposal::propose(at::Tensor& positions, const Vec3* box, int seed, long long number,
+                                 double& moduleSeconds) {
     c10::InferenceMode withoutGradients;
     if (box != nullptr)
         makeWhole(positions, box);
     positions.sub_(positions.narrow(0, 0, numAtoms).mean(0, true));
     at::Tensor input = positions.narrow(0, 0, numAtoms).to(at::kFloat).unsqueeze(0);  // (1, n_atoms, 3)
     at::Tensor noise = makeNoise(seed, number);                                       // (1, n_noise)
-    nextState = hasState ? state : runner->initialState(input);
+    nextState.clear();
+    if (hasState)
+        for (auto& tensor : state)
+            nextState.push_back(tensor.clone());  // a module may change its state in place; a refusal must not
+    else
+        nextState = runner->initialState(input);
     auto start = chrono::steady_clock::now();
     at::Tensor moved = runner->jump(input, nextState, noise);
     moduleSeconds = chrono::duration<double>(chrono::steady_clock::now() - start).count();
-    return moved.sub(input).squeeze(0).to(at::kDouble);
+    at::Tensor displacements = moved.sub(input).squeeze(0).to(at::kDouble);
+    return mobility.defined() ? displacements.mul_(mobility) : displacements;
 }
 
 void JumpProposal::makeWhole(at::Tensor& positions, const Vec3* box) const {

@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "ModuleRunner.h"
 #include "openmm/Vec3.h"
@@ -15,7 +16,8 @@ namespace OpenMMLatent {
 /** One bundle at work: turns the positions of its model atoms into displacements, and keeps the model's memory. */
 class OPENMM_LATENT_EXPORT JumpProposal {
 public:
-    JumpProposal(const LatentBundle& bundle, at::Device device);
+    /** @param isFrozen  per particle of the System, whether it has no mass and must stay */
+    JumpProposal(const LatentBundle& bundle, const std::vector<bool>& isFrozen, at::Device device);
 
     /**
      * Run the module once.
@@ -29,7 +31,8 @@ public:
      * @param box        periodic box vectors, or null for a system without
      * @param seed,number  from these alone comes the noise
      * @param moduleSeconds  receives the time of the module's own forward
-     * @return (n_atoms, 3) float64 displacements [nm]
+     * @return (n_atoms, 3) float64 displacements [nm], zero for frozen atoms
+     * @throws OpenMMException naming the bundle, whatever torch threw
      */
     at::Tensor displacements(at::Tensor& positions, const OpenMM::Vec3* box, int seed, long long number,
                              double& moduleSeconds);
@@ -40,13 +43,17 @@ public:
     void setState(const std::string& bytes);
 
 private:
+    at::Tensor propose(at::Tensor& positions, const OpenMM::Vec3* box, int seed, long long number,
+                       double& moduleSeconds);
     void makeWhole(at::Tensor& positions, const OpenMM::Vec3* box) const;
     at::Tensor makeNoise(int seed, long long number) const;
 
     std::unique_ptr<ModuleRunner> runner;
+    std::string name;
     int numNoise;
     int64_t numAtoms;
     at::Tensor wholeParent;  // (n_atoms + n_riders,) int64, an atom without a parent is its own
+    at::Tensor mobility;     // (n_atoms, 1) float64, 0 for frozen atoms and 1 for others; undefined if none is frozen
     bool hasState;
     ModelState state, nextState;
 };

@@ -22,10 +22,13 @@ public:
     void setState(int bundle, const std::string& bytes) override { proposals[bundle]->setState(bytes); }
 
 protected:
-    void loadProposals(const LatentIntegrator& integrator, at::Device device) {
+    void loadProposals(const OpenMM::System& system, const LatentIntegrator& integrator, at::Device device) {
+        for (int i = 0; i < system.getNumParticles(); i++)
+            isFrozen.push_back(system.getParticleMass(i) == 0 && !system.isVirtualSite(i));
         for (int i = 0; i < integrator.getNumBundles(); i++)
-            proposals.push_back(std::make_unique<JumpProposal>(integrator.getBundle(i), device));
+            proposals.push_back(std::make_unique<JumpProposal>(integrator.getBundle(i), isFrozen, device));
     }
+    std::vector<bool> isFrozen;  // per particle: no mass, so a jump leaves it
     std::vector<std::unique_ptr<JumpProposal>> proposals;
 };
 

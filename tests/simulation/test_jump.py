@@ -167,7 +167,17 @@ def test_velocities_can_be_kept(simulate):
     simulation = simulate(toys.Identity(HEAVY), thresholds=NO_MINIMISATION, velocities="keep")
     before = velocities_of(simulation)
     assert simulation.integrator.jump()
-    np.testing.assert_array_equal(velocities_of(simulation), before)
+    np.testing.assert_allclose(velocities_of(simulation), before, atol=1e-4)
+
+
+def test_kept_velocities_respect_the_constraints_of_the_new_frame(simulate):
+    simulation = simulate(toys.Rotate(HEAVY), thresholds=NO_MINIMISATION, velocities="keep")
+    assert simulation.integrator.jump()
+    positions, velocities = positions_of(simulation), velocities_of(simulation)
+    for i in range(simulation.system.getNumConstraints()):
+        first, second, length = simulation.system.getConstraintParameters(i)
+        along = (positions[first] - positions[second]) @ (velocities[first] - velocities[second]) / length._value
+        assert abs(along) < 1e-3
 
 
 def test_a_relaxation_without_temperature_is_refused_before_anything_moves(simulate):
@@ -205,7 +215,7 @@ def test_an_andersen_thermostat_gives_the_temperature(simulate, adp):
 
 @pytest.mark.parametrize("platform", PLATFORMS)
 def test_an_error_in_torch_names_the_bundle_and_leaves_the_context_usable(simulate, platform):
-    simulation = simulate(toys.Failing(HEAVY), platform)
+    simulation = simulate(toys.Failing(HEAVY, 0.0), platform)
     before = positions_of(simulation)
     with pytest.raises(mm.OpenMMException, match=r"bundle 'Failing.latent.pt' failed in jump: the toy fails on"):
         simulation.integrator.jump()
@@ -234,6 +244,40 @@ def test_virtual_sites_follow_and_frozen_particles_stay(adp, tmp_path, platform)
     after = context.getState(positions=True).getPositions(asNumpy=True)._value
     np.testing.assert_allclose(after[heavy[0]], positions[heavy[0]], atol=tolerance(platform))
     np.testing.assert_allclose(after[carried], 0.5 * (after[heavy[1]] + after[heavy[2]]), atol=tolerance(platform))
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_hydrogens_of_a_frozen_molecule_stay_with_it(adp, tmp_path, platform):
+    topology, positions = adp
+    system = toys.adp_system(topology, constraints=None)
+    for atom in topology.atoms():
+        if atom.element.symbol != "H":
+            system.setParticleMass(atom.index, 0.0)
+    path = toys.export_toy(toys.Rotate(HEAVY), tmp_path / "rotate.latent.pt", topology, positions)
+    integrator = LatentModel(path).createIntegrator(
+        topology, toys.langevin(), mode="exploratory", thresholds=NO_MINIMISATION
+    )
+    context = mm.Context(system, integrator, *get_platform(platform))
+    context.setPositions(positions)
+    integrator.jump()
+    after = context.getState(positions=True).getPositions(asNumpy=True)._value
+    np.testing.assert_allclose(after, positions, atol=tolerance(platform))
+
+
+def test_force_groups_that_the_relaxation_leaves_out_do_not_count(adp, simulate):
+    system = toys.adp_system(adp[0])
+    foreign = mm.CustomExternalForce("1e6*x")
+    for i in range(system.getNumParticles()):
+        foreign.addParticle(i)
+    foreign.setForceGroup(31)
+    system.addForce(foreign)
+    relaxation = toys.langevin()
+    relaxation.setIntegrationForceGroups({0})
+    simulation = simulate(toys.Identity(HEAVY), system=system, relaxation=relaxation, mode="guarded")
+    simulation.context.setVelocities(np.zeros((22, 3)))  # the fixture's setVelocitiesToTemperature uses all groups
+    simulation.step(45)
+    assert simulation.integrator.getNumAccepted() == simulation.integrator.getNumJumps() == 4
+    assert max(abs(r.energyAfter) for r in simulation.integrator.getJumpRecords(0)) < 1000
 
 
 @pytest.mark.parametrize("platform", PLATFORMS)
@@ -311,6 +355,21 @@ def test_rpmd_drude_and_compound_integrators_are_refused(adp, tmp_path):
         with pytest.raises(LatentError, match=word):
             model.createIntegrator(topology, relaxation)
         assert relaxation.thisown  # what was refused stays the caller's
+
+
+def test_a_refused_argument_leaves_the_relaxation_integrator_usable(adp, tmp_path):
+    topology, positions = adp
+    model = LatentModel(toys.export_toy(toys.Identity(HEAVY), tmp_path / "toy.latent.pt", topology, positions))
+    relaxation = toys.langevin()
+    for thresholds in ({"maxForse": 1.0}, {"maxForce": -1.0}, {"maxForce": "much"}):
+        with pytest.raises(LatentError, match="threshold"):
+            model.createIntegrator(topology, relaxation, thresholds=thresholds)
+        assert relaxation.getTemperature()._value == 300.0
+    integrator = model.createIntegrator(topology, relaxation)
+    with pytest.raises(mm.OpenMMException, match="one relaxation integrator"):
+        integrator.addIntegrator(toys.langevin())
+    with pytest.raises(LatentError, match="already belongs to"):
+        model.createIntegrator(topology, relaxation)
 
 
 def test_either_of_integrator_and_context_can_go_first(simulate):

@@ -7,7 +7,7 @@ import pytest
 from openmm import Platform, VerletIntegrator, app, unit
 
 import toys
-from openmm_latent import LatentError, LatentModel, LatentReporter
+from openmm_latent import LatentError, LatentIntegrator, LatentModel, LatentReporter
 
 
 @pytest.fixture
@@ -74,6 +74,27 @@ def test_appending_after_a_restart_writes_no_second_header_and_no_jump_twice(mod
     again.reporters.append(LatentReporter(tmp_path / "jumps.csv", 10, model, append=True))
     again.step(20)
     assert [int(row["jump"]) for row in rows_of(tmp_path / "jumps.csv")] == [1, 2, 3, 4, 5]
+
+
+def test_rows_go_on_after_an_older_checkpoint_is_loaded(model, tmp_path):
+    simulation = make(model)
+    checkpoint = tmp_path / "run.chk"
+    simulation.reporters.append(LatentReporter(tmp_path / "jumps.csv", 10, model))
+    simulation.step(20)
+    simulation.saveCheckpoint(str(checkpoint))
+    simulation.step(30)
+    simulation.loadCheckpoint(str(checkpoint))
+    simulation.step(20)
+    assert [int(row["jump"]) for row in rows_of(tmp_path / "jumps.csv")] == [1, 2, 3, 4, 2, 3]
+
+
+def test_the_mode_of_a_row_is_that_of_its_jump(model, tmp_path):
+    simulation = make(model)
+    simulation.reporters.append(LatentReporter(tmp_path / "jumps.csv", 30, model))
+    simulation.step(15)
+    simulation.integrator.setMode(LatentIntegrator.Exploratory)
+    simulation.step(15)
+    assert [row["mode"] for row in rows_of(tmp_path / "jumps.csv")] == ["guarded", "exploratory"]
 
 
 def test_an_open_file_is_written_to_and_left_open(model):

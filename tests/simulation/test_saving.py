@@ -112,6 +112,20 @@ def test_a_state_xml_brings_phase_tally_and_memory(counter, tmp_path, platform):
     assert second.integrator.getNumJumps() == 4
 
 
+def test_a_state_of_plain_md_gives_its_frame_and_leaves_the_tally(counter, tmp_path):
+    topology, positions = toys.load_adp()
+    plain = app.Simulation(topology, toys.adp_system(topology), toys.langevin(), *get_platform("Reference"))
+    plain.context.setPositions(positions)
+    plain.step(20)
+    plain.saveState(str(tmp_path / "plain.xml"))
+    simulation = make(counter, "Reference")
+    simulation.step(15)
+    simulation.loadState(str(tmp_path / "plain.xml"))
+    np.testing.assert_array_equal(positions_of(simulation), positions_of(plain))
+    assert simulation.integrator.getNumJumps() == 2
+    assert 'bytes=""' in memory_of(simulation)
+
+
 def test_memory_is_kept_from_jump_to_jump_and_dropped_with_new_positions(counter):
     simulation = make(counter, "Reference")
     simulation.step(24)
@@ -121,9 +135,10 @@ def test_memory_is_kept_from_jump_to_jump_and_dropped_with_new_positions(counter
     assert 'bytes=""' in memory_of(simulation)
 
 
-def test_a_refused_jump_leaves_the_memory_as_it_was(tmp_path):
+@pytest.mark.parametrize("toy", [toys.Counter, toys.InPlace])
+def test_a_refused_jump_leaves_the_memory_as_it_was(toy, tmp_path):
     topology, positions = toys.load_adp()
-    path = toys.export_toy(toys.Counter(HEAVY, 0.0), tmp_path / "still.latent.pt", topology, positions)
+    path = toys.export_toy(toy(HEAVY, 0.0), tmp_path / "still.latent.pt", topology, positions)
     simulation = make(path, "Reference")
     assert simulation.integrator.jump()
     before = memory_of(simulation)

@@ -92,6 +92,7 @@ public:
     double getThreshold(const std::string& name) const;
     void setThreshold(const std::string& name, double value);
     const std::map<std::string, double>& getThresholds() const { return thresholds; }
+    static std::vector<std::string> getThresholdNames();
 
     long long getNumJumps() const { return numJumps; }
     long long getNumAccepted() const;
@@ -123,6 +124,8 @@ private:
     bool attempt(JumpRecord& record);
     double relaxationTemperature() const;
     void count(const JumpRecord& record);
+    void adopt(long long jumps, long long sinceJump, const std::map<std::string, long long>& refused,
+               const std::vector<std::string>& states);
 
     std::vector<LatentBundle> bundles;
     StructureTerms structureTerms;

@@ -5,11 +5,15 @@ figure. At 300 K plain MD shows no phi crossing in 129 ns, so the training data 
 """
 
 import argparse
+import datetime
 import json
+import os
+import platform
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
+from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -125,7 +129,7 @@ def main() -> None:
         trace["jsd"] = jsd(coarse(maps[f"hybrid {name}"]), coarse(maps["cold"]))
         results["hybrid"][name] = {key: value for key, value in trace.items() if key != "angles"}
 
-    results["total_seconds"] = time.monotonic() - started
+    results |= {"total_seconds": time.monotonic() - started, "made": provenance()}
     (out / "demo.json").write_text(json.dumps(results, indent=2) + "\n")
     print_tables(results)
     from demo_figure import draw
@@ -133,6 +137,17 @@ def main() -> None:
     figure = out / "demo.png"
     draw(figure, maps, traces, results, plan)
     console.print(f"figure: {figure}   numbers: {out / 'demo.json'}   {results['total_seconds']:.0f} s in all")
+
+
+def provenance() -> dict:
+    """Return what a reader needs to judge or repeat the numbers."""
+    return {
+        "command": "make demo",
+        "date": datetime.date.today().isoformat(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "load_at_the_end": round(os.getloadavg()[0], 1),  # of all programs; above the cores, wall times are too long
+        "versions": {name: version(name) for name in ("openmm", "torch", "numpy", "mdtraj", "openmm-latent")},
+    }
 
 
 def train_one(propagator: str, train: TrajectorySet, plan: Plan, out: Path) -> float:
@@ -225,8 +240,8 @@ def simulate(name: str, plan: Plan, out: Path) -> dict:
             pdb.topology, relaxation, jumpInterval=plan.jump_interval, mode="guarded", seed=1
         )
         reporters = [LatentReporter(f"{stem}.latent.csv", plan.jump_interval, model)]
-    platform = mm.Platform.getPlatform("Reference")  # the fastest for 22 atoms
-    simulation = app.Simulation(pdb.topology, build_system(pdb.topology), integrator, platform)
+    reference = mm.Platform.getPlatform("Reference")  # the fastest for 22 atoms
+    simulation = app.Simulation(pdb.topology, build_system(pdb.topology), integrator, reference)
     simulation.context.setPositions(pdb.positions)
     simulation.minimizeEnergy()
     simulation.context.setVelocitiesToTemperature(COLD * unit.kelvin, 1)

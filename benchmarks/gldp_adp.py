@@ -4,7 +4,7 @@ Reads ../shared/data/adp_md (70.2 ns at 300 K and 30.7 ns at 400 K, 1 ps a frame
 80 % of each file, chosen on the last part of that, and scored on the last 20 %. At each temperature 20 walkers make
 10 000 steps of 5 ps: one microsecond. Each walker's 10 000 frames are scored as they come; the mean over walkers and
 the worst walker are printed. Writes results/gldp_adp.json and results/gldp_adp.md. Finished stages and rollouts stay
-in the work directory, so that the same command resumes after Ctrl-C. About 15 minutes on one free core.
+in the work directory, so that the same command resumes after Ctrl-C. About 7 minutes on one free core.
 
     python benchmarks/gldp_adp.py
 """

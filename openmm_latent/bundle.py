@@ -1,8 +1,8 @@
 """Bundles: one file holding a scripted module and a manifest that says what it is.
 
 A bundle is a TorchScript archive (a zip file) with one more entry, `manifest.json`. Its SHA-256 field covers every
-other entry, code and weights alike; loading checks it before anything of the archive runs. All of the project's Python
-calls to torch.jit are in this file.
+other entry, code and weights alike, and the manifest's other fields; loading checks it before anything of the archive
+runs. All of the project's Python calls to torch.jit are in this file.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,7 @@ class Manifest:
         temperature [K], force_field, digest (SHA-256), files, seed.
     licence, references, code_version : str, list of str, str
     sha256 : str
-        Of the archive's other entries.
+        Of the archive's other entries and of the fields above.
     """
 
     contract_version: int
@@ -174,8 +174,9 @@ def export_bundle(
         licence=licence,
         references=list(references),
         code_version=__version__,
-        sha256=_digest(archive),
+        sha256="",
     )
+    manifest = replace(manifest, sha256=_digest(archive, asdict(manifest)))
     path = Path(path)
     require(path.parent.is_dir(), f"out: the folder '{path.parent}' does not exist; create it first")
     partial = path.with_name(path.name + ".part")
@@ -242,9 +243,9 @@ def _script(module: LatentModule) -> bytes:
     return buffer.getvalue()
 
 
-def _digest(archive: bytes) -> str:
-    """SHA-256 of the names and contents of all entries but the manifest."""
-    digest = hashlib.sha256()
+def _digest(archive: bytes, manifest: Mapping[str, Any]) -> str:
+    """SHA-256 of the manifest's fields but `sha256`, and of the names and contents of all other entries."""
+    digest = hashlib.sha256(json.dumps({**manifest, "sha256": ""}, sort_keys=True).encode())
     with zipfile.ZipFile(io.BytesIO(archive)) as entries:
         for name in sorted(entries.namelist()):
             # Inside the archive everything lies in a folder named after the file; the name after it is what counts.
@@ -277,7 +278,8 @@ def _read(path: str | Path) -> tuple[bytes, Manifest]:
             holders = [entry for entry in entries.namelist() if entry.endswith(f"/extra/{_MANIFEST}")]
             require(len(holders) == 1, f"'{name}' is no openmm-latent bundle: it has no manifest; {_EXPECTED}")
             content = json.loads(entries.read(holders[0]))
-        digest = _digest(archive)
+            require(isinstance(content, dict), f"bundle '{name}' has a manifest that is no JSON object; {_EXPECTED}")
+        digest = _digest(archive, content)
     except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError) as error:
         raise LatentError(
             f"'{name}' is no openmm-latent bundle, or is truncated or damaged ({error}); {_EXPECTED}"
@@ -298,7 +300,6 @@ def _read(path: str | Path) -> tuple[bytes, Manifest]:
 def _parse(content: Any, name: str) -> Manifest:
     """Turn JSON into a manifest, checking fields and the sizes that must agree."""
     expected = {entry.name for entry in fields(Manifest)}
-    require(isinstance(content, dict), f"bundle '{name}' has a manifest that is no JSON object; {_EXPECTED}")
     version = content.get("contract_version")
     require(
         version == CONTRACT_VERSION,

@@ -95,8 +95,9 @@ class LatentReporter:
         )
         time = state.getTime().value_in_unit(unit.picosecond)
         accepted = integrator.getNumAccepted() - sum(record.accepted for record in records)
-        is_alone = self._model is not None and integrator.getNumBundles() == 1
-        lag_time = self._model.manifest.lag_time if is_alone else float("nan")
+        lag_time = float("nan")
+        if self._model is not None and integrator.getNumBundles() == 1:
+            lag_time = self._model.manifest.lag_time
         for record in records:
             accepted += record.accepted
             row = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -215,5 +216,5 @@ def _temperature(temperature: Any) -> float:
         # An AndersenThermostat in the System can give one, too; C++ finds it when the first jump is made.
         return -1.0
     kelvin = float(temperature.value_in_unit(unit.kelvin) if unit.is_quantity(temperature) else temperature)
-    require(np.isfinite(kelvin) and kelvin >= 0, f"temperature must be zero or more kelvin, got {kelvin}")
+    require(math.isfinite(kelvin) and kelvin >= 0, f"temperature must be zero or more kelvin, got {kelvin}")
     return kelvin

@@ -8,6 +8,7 @@ import logging
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, is_dataclass, replace
+from functools import cache
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,6 @@ from openmm_latent.nn.superposition import superpose
 from openmm_latent.topology import describe_atoms
 
 PROPAGATORS = ("autoregressive", "koopman", "langevin")
-
-#: Raised when a change of code makes old stage files wrong.
-_STAGES_VERSION = 1
 
 _log = logging.getLogger(__name__)
 
@@ -398,7 +396,18 @@ def _resolve_device(device: str) -> str:
 
 
 def _autoencoder_key(trajectories: TrajectorySet, config: GLDPConfig, seed: int) -> str:
-    return _digest([_STAGES_VERSION, trajectories.digest, asdict(config), seed])
+    return _digest([_code_digest(), trajectories.digest, asdict(config), seed])
+
+
+@cache
+def _code_digest() -> str:
+    """Digest of the code that makes stages: those of other code are not found again, since they may not even load."""
+    root = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for folder in ("diffusion", "models", "nn", "propagators", "training"):
+        for file in sorted((root / folder).rglob("*.py")):
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def _digest(parts: list) -> str:

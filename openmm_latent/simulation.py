@@ -216,5 +216,5 @@ def _temperature(temperature: Any) -> float:
         # An AndersenThermostat in the System can give one, too; C++ finds it when the first jump is made.
         return -1.0
     kelvin = float(temperature.value_in_unit(unit.kelvin) if unit.is_quantity(temperature) else temperature)
-    require(math.isfinite(kelvin) and kelvin >= 0, f"temperature must be zero or more kelvin, got {kelvin}")
+    require(0 <= kelvin < math.inf, f"temperature must be zero or more kelvin, got {kelvin}")
     return kelvin

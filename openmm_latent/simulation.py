@@ -204,7 +204,7 @@ def _thresholds(thresholds: Mapping[str, Any]) -> dict[str, float]:
     for name, value in thresholds.items():
         require(name in known, f"threshold '{name}' is unknown; choose one of {', '.join(known)}")
         require(
-            isinstance(value, int | float | np.number) and value >= 0,
+            bool(isinstance(value, int | float | np.number) and value >= 0),
             f"threshold '{name}' must be a number, zero or positive, got {value!r}",
         )
     return {name: float(value) for name, value in thresholds.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -68,12 +69,13 @@ def family_of(weights: Path) -> str:
 
     require(weights.is_file(), f"weights file {weights} does not exist; check the name")
     try:
-        content = torch.load(weights, weights_only=True, map_location="cpu")
-        family = content["family"]
-    except Exception:  # no plain weights: then it should be a bundle, whose own error is the one to show
+        family = inspect_bundle(weights)["family"]
+    except LatentError as error:
         try:
-            family = inspect_bundle(weights)["family"]
-        except LatentError as error:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # torch's, about TorchScript archives that are no bundle
+                family = torch.load(weights, weights_only=True, map_location="cpu")["family"]
+        except Exception:  # neither: then the bundle's error is the one to show
             raise LatentError(f"{weights} holds neither a family's weights nor a bundle: {error}") from error
     require(isinstance(family, str), f"{weights} names no family; give the weights that a family's training wrote")
     return family

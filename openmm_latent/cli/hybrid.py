@@ -52,7 +52,7 @@ class HybridConfig:
     jump_interval: int = 500  # relaxation steps between jumps
     mode: str = "guarded"  # "guarded" or "exploratory"
     timestep: float = 0.002  # [ps]; 0.004 with hydrogen_mass=3
-    friction: float = 1.0  # [1/ps]
+    friction: float = 5.0  # [1/ps]: warms a decoded frame up within the default jump interval
     hydrogen_mass: float | None = None  # [amu]
     report_interval: int | None = None  # steps between frames and report lines; None: jump_interval
     trajectory_format: str = "xtc"  # "xtc" or "dcd"

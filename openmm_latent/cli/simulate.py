@@ -22,7 +22,9 @@ def simulate(
     jump_interval: Annotated[int, typer.Option(help="MD steps between two jumps.")] = 500,
     mode: Annotated[str, typer.Option(help="guarded (unsound jumps are refused) or exploratory.")] = "guarded",
     timestep: Annotated[float, typer.Option(help="[ps]; 0.004 needs --hydrogen-mass 3.")] = 0.002,
-    friction: Annotated[float, typer.Option(help="[1/ps]")] = 1.0,
+    friction: Annotated[
+        float, typer.Option(help="[1/ps]; 5 warms a decoded frame up within the default --jump-interval.")
+    ] = 5.0,
     hydrogen_mass: Annotated[
         float | None, typer.Option(help="[amu] repartitioned from heavy atoms.", show_default="unchanged")
     ] = None,

@@ -5,7 +5,11 @@ mdtraj reads every format but its own HDF5, which needs PyTables; that one is re
 
 from __future__ import annotations
 
+import ctypes
+import os
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,7 +92,11 @@ def _stream(path: Path, mdtraj_topology: Any, atoms: np.ndarray) -> Iterator[Chu
         chunks = mdtraj.iterload(str(path), top=mdtraj_topology, **options)
     is_timed = path.suffix.lower() in _TIMED
     n_read = 0
-    for part in chunks:
+    while True:
+        with _without_plugin_chatter(path):
+            part = next(chunks, None)
+        if part is None:
+            break
         n_read += part.n_frames
         boxes = part.unitcell_vectors
         has_box = boxes is not None and bool(np.all(np.isfinite(boxes)) and np.any(boxes != 0.0))
@@ -134,13 +142,31 @@ def _count_atoms(path: Path) -> int:
 
         with h5py.File(path, "r") as store:
             return int(store["coordinates"].shape[1])
-    with mdtraj.open(str(path)) as handle:
+    with _without_plugin_chatter(path), mdtraj.open(str(path)) as handle:
         if path.suffix.lower() == ".pdb":
             return int(handle.positions.shape[1])
         first = handle.read(1)
         positions = first[0] if isinstance(first, tuple) else first
         require(len(positions) > 0, f"trajectory file {path} holds no frames; leave it out or write it again")
         return int(positions.shape[1])
+
+
+@contextmanager
+def _without_plugin_chatter(path: Path) -> Iterator[None]:
+    """Keep mdtraj's DCD reader, which is C, from printing two lines to standard output each time it opens a file."""
+    if path.suffix.lower() != ".dcd":
+        yield
+        return
+    sys.stdout.flush()
+    kept = os.dup(1)
+    with open(os.devnull, "w") as nothing:
+        os.dup2(nothing.fileno(), 1)
+    try:
+        yield
+    finally:
+        ctypes.CDLL(None).fflush(None)  # what C has buffered still belongs to nobody
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def _frames_in_dcd_header(path: Path) -> int:

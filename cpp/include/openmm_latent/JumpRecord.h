@@ -8,10 +8,10 @@ namespace OpenMMLatent {
 
 /** What happened in one jump. Energies in kJ/mol, forces in kJ/mol/nm, times in seconds of wall clock. */
 struct JumpRecord {
-    long long number = 0; /**< 1 for the first jump of the trajectory */
-    int bundle = 0;       /**< index of the bundle that proposed it */
-    long long step = 0;   /**< the Context's step count when it was tried */
-    bool isGuarded = true;      /**< in guarded mode, or else in exploratory mode */
+    long long number = 0;  /**< 1 for the first jump of the trajectory */
+    int bundle = 0;        /**< index of the bundle that proposed it */
+    long long step = 0;    /**< the Context's step count when it was tried */
+    bool isGuarded = true; /**< in guarded mode, or else in exploratory mode */
     bool accepted = false;
     std::string reason;      /**< why it was refused; empty when accepted */
     double energyBefore = 0; /**< potential energy of the frame that was left */

@@ -7,6 +7,7 @@ its floor, the same score between two halves of the reference: `halves_floor` gi
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -201,6 +202,39 @@ def torsion_features(angles: np.ndarray) -> np.ndarray:
     return np.concatenate([np.cos(angles), np.sin(angles)], axis=-1)
 
 
+def lagged_covariances(segments: Sequence[np.ndarray], lag_frames: int) -> Any:
+    """Return the covariances that a reversible TICA is fitted on, means removed.
+
+    Parameters
+    ----------
+    segments : list of array, (n_frames, n_features)
+        Uninterrupted series; pairs never cross from one to the next.
+    lag_frames : int
+
+    Returns
+    -------
+    deeptime.covariance.CovarianceModel
+
+    Raises
+    ------
+    LatentError
+        No segment is longer than the lag.
+    """
+    from deeptime.covariance import Covariance
+
+    lagtime = int(lag_frames)
+    estimator = Covariance(lagtime=lagtime, compute_c0t=True, compute_ctt=False, remove_data_mean=True, reversible=True)
+    long_enough = [segment for segment in segments if len(segment) > lagtime]
+    require(
+        len(long_enough) > 0,
+        f"lag_frames must be shorter than a segment, got {lag_frames}; shorten the lag time or give longer series",
+    )
+    for segment in long_enough:
+        series = np.asarray(segment, dtype=np.float64)
+        estimator.partial_fit((series[:-lagtime], series[lagtime:]))
+    return estimator.fetch_model()
+
+
 def tica_timescales(segments: Sequence[np.ndarray], lag_frames: int, frame_spacing: float, n: int = 4) -> np.ndarray:
     """Return implied timescales -lag / ln|lambda| of TICA (kinetic map, reversible), fitted on the segments given.
 
@@ -222,19 +256,11 @@ def tica_timescales(segments: Sequence[np.ndarray], lag_frames: int, frame_spaci
     LatentError
         No segment is longer than the lag.
     """
-    from deeptime.covariance import Covariance
     from deeptime.decomposition import TICA
 
     lagtime = int(lag_frames)
-    estimator = Covariance(lagtime=lagtime, compute_c0t=True, compute_ctt=False, remove_data_mean=True, reversible=True)
-    used = 0
-    for segment in segments:
-        if len(segment) > lagtime:
-            series = np.asarray(segment, dtype=np.float64)
-            estimator.partial_fit((series[:-lagtime], series[lagtime:]))
-            used += 1
-    require(used > 0, f"lag_frames must be shorter than a segment, got {lag_frames}; give longer series")
-    model = TICA(lagtime=lagtime, scaling="kinetic_map").fit(estimator.fetch_model()).fetch_model()
+    covariances = lagged_covariances(segments, lagtime)
+    model = TICA(lagtime=lagtime, scaling="kinetic_map").fit(covariances).fetch_model()
     return np.asarray(model.timescales(k=n, lagtime=lagtime)) * frame_spacing
 
 

@@ -59,6 +59,7 @@ class LatentReporter:
         self._interval = reportInterval
         self._model = model
         self._last_jump: int | None = None
+        self._atoms: list[int] = []  # the model's, once the topology is known
         has_rows = False
         if isinstance(file, str | Path):
             has_rows = append and Path(file).exists() and Path(file).stat().st_size > 0
@@ -77,6 +78,8 @@ class LatentReporter:
         n_jumps = self._integrator(simulation).getNumJumps()
         if self._last_jump is None or n_jumps < self._last_jump:  # the latter after an older checkpoint was loaded
             self._last_jump = n_jumps
+        if self._model is not None and not self._atoms:
+            self._atoms = self._model.modelAtoms(simulation.topology)
         steps = self._interval - simulation.currentStep % self._interval
         include = ["positions"] if self._model is not None and self._model.manifest.n_slow else []
         return {"steps": steps, "periodic": False, "include": include}
@@ -89,7 +92,7 @@ class LatentReporter:
             return
         self._last_jump = records[-1].number
         slow: Any = (
-            self._model.slowCoordinates(state.getPositions(asNumpy=True), simulation.topology)
+            self._model._slowOf(state.getPositions(asNumpy=True).value_in_unit(unit.nanometer)[self._atoms])
             if self._model is not None and self._model.manifest.n_slow
             else []
         )

@@ -95,7 +95,10 @@ class LatentModel:
             f"positions must have shape (n_particles={n_particles}, 3) [nm], got {positions.shape}; "
             f"give those of the whole System",
         )
-        model_positions = positions[self.modelAtoms(topology)]
+        return self._slowOf(positions[self.modelAtoms(topology)])
+
+    def _slowOf(self, model_positions: np.ndarray) -> np.ndarray:
+        """Return the slow coordinates (n_slow,) of the model atoms' positions, (n_atoms, 3) [nm]."""
         centred = torch.from_numpy(model_positions - model_positions.mean(axis=0)).float()
         with torch.inference_mode():
             return self._bundle.module.slow(self._bundle.module.encode(centred[None]))[0].double().numpy()

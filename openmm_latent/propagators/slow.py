@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from openmm_latent.errors import require
+from openmm_latent.metrics import lagged_covariances
 
 #: More slow coordinates than this make the exact mode's restraint useless.
 MOST_SLOW = 8
@@ -39,23 +40,13 @@ def fit_slow(
 
     Source: G. Pérez-Hernández et al., J. Chem. Phys. 139, 015102 (2013); deeptime's TICA.
     """
-    from deeptime.covariance import Covariance
     from deeptime.decomposition import TICA
 
     n_latent = np.asarray(segments[0]).shape[1]
     most = min(MOST_SLOW, n_latent)
     require(1 <= n_slow <= most, f"n_slow must lie between 1 and {most}, got {n_slow}; 2 is usual")
-    estimator = Covariance(
-        lagtime=lag_frames, compute_c0t=True, compute_ctt=False, remove_data_mean=True, reversible=True
-    )
-    n_used = 0
-    for segment in segments:
-        if len(segment) > lag_frames:
-            series = np.asarray(segment, dtype=np.float64)
-            estimator.partial_fit((series[:-lag_frames], series[lag_frames:]))
-            n_used += 1
-    require(n_used > 0, f"lag_frames must be shorter than a segment, got {lag_frames}; shorten the lag time")
-    model = TICA(lagtime=lag_frames, scaling=None, epsilon=epsilon).fit(estimator.fetch_model()).fetch_model()
+    covariances = lagged_covariances(segments, lag_frames)
+    model = TICA(lagtime=lag_frames, scaling=None, epsilon=epsilon).fit(covariances).fetch_model()
     mean = np.asarray(model.cov.mean_0, dtype=np.float64)
     # (n_latent, n_kept): TICA's unscaled singular functions have unit variance
     directions = np.asarray(model.singular_vectors_left, dtype=np.float64)

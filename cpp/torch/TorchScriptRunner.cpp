@@ -1,5 +1,6 @@
 // openmm-latent: learned latent jumps for OpenMM. MIT licence, see LICENSE.
 // The only C++ file that calls torch::jit.
+#include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/jit/passes/freeze_module.h>
 #include <torch/csrc/jit/runtime/graph_executor.h>
 #include <torch/csrc/jit/serialization/pickle.h>
@@ -17,6 +18,8 @@ namespace OpenMMLatent {
 
 namespace {
 
+const vector<string> Methods = {"jump", "initial_state", "encode", "slow", "propagate", "propose", "log_density"};
+
 /** The first line of torch's message, without the stack of C++ frames that follows. */
 string firstLine(const exception& error) {
     string text = error.what();
@@ -29,16 +32,24 @@ string firstLine(const exception& error) {
 
 class TorchScriptRunner : public ModuleRunner {
 public:
-    TorchScriptRunner(const string& name, const string& archive, at::Device device) : name(name), place(device) {
+    TorchScriptRunner(const string& name, const string& archive, at::Device device,
+                      const vector<double>& proposalWeights)
+            : name(name), place(device) {
         guarded("cannot be loaded, it is damaged or no TorchScript archive", [&] {
             istringstream stream(archive);
             module = torch::jit::load(stream, device);
             module.eval();
+            if (!proposalWeights.empty())
+                module.setattr("proposal_weights", at::tensor(proposalWeights, at::kFloat).to(device));
+            vector<string> present;
+            for (auto& method : Methods)
+                if (has(method))
+                    present.push_back(method);
             // Not torch::jit::freeze, which insists on a method called forward.
-            module = torch::jit::freeze_module(module, {"jump", "initial_state"});
+            module = torch::jit::freeze_module(module, present);
         });
         for (const char* method : {"jump", "initial_state"})
-            if (!module.find_method(method))
+            if (!has(method))
                 throw OpenMMException("bundle '" + name + "' has no method '" + method +
                                       "'; export it with openmm_latent.export_bundle");
     }
@@ -64,6 +75,55 @@ public:
                                   to_string(positions.size(1)) + ", 3), got another shape or type; export it again");
         return moved;
     }
+
+    at::Tensor slow(const at::Tensor& positions) override {
+        at::Tensor coordinates;
+        guarded("failed in slow", [&] { coordinates = call("slow", {call("encode", {positions})}).toTensor(); });
+        return coordinates;
+    }
+
+    pair<at::Tensor, at::Tensor> slowWithGradient(
+        const at::Tensor& positions, const function<at::Tensor(const at::Tensor&)>& pull) override {
+        pair<at::Tensor, at::Tensor> result;
+        guarded("failed in slow", [&] {
+            torch::jit::GraphOptimizerEnabledGuard withoutOptimizer(false);
+            c10::InferenceMode normalTensors(false);
+            at::AutoGradMode withGradients(true);
+            at::Tensor input = positions.detach().clone().requires_grad_(true);
+            at::Tensor coordinates =
+                module.get_method("slow")({module.get_method("encode")({input})}).toTensor();
+            at::Tensor outside = pull(coordinates.detach());
+            result = {coordinates.detach(), torch::autograd::grad({coordinates}, {input}, {outside})[0]};
+        });
+        return result;
+    }
+
+    at::Tensor propagateSlow(const at::Tensor& positions, ModelState& state, const at::Tensor& noise) override {
+        at::Tensor coordinates;
+        guarded("failed in propagate", [&] {
+            c10::IValue latent = call("encode", {positions});
+            c10::IValue result = call("propagate", {latent, c10::List<at::Tensor>(state), noise});
+            auto& elements = result.toTupleRef().elements();
+            state = elements[1].toTensorVector();
+            coordinates = call("slow", {elements[0]}).toTensor();
+        });
+        return coordinates;
+    }
+
+    at::Tensor propose(const at::Tensor& from, const at::Tensor& noise) override {
+        at::Tensor to;
+        guarded("failed in propose", [&] { to = call("propose", {from, noise}).toTensor(); });
+        return to;
+    }
+
+    double logDensity(const at::Tensor& to, const at::Tensor& from) override {
+        double density = 0;
+        guarded("failed in log_density",
+                [&] { density = call("log_density", {to, from}).toTensor().to(at::kDouble).item<double>(); });
+        return density;
+    }
+
+    bool has(const string& method) const override { return (bool) module.find_method(method); }
 
     string packState(const ModelState& state) const override {
         string bytes;
@@ -116,8 +176,9 @@ private:
 
 }  // namespace
 
-unique_ptr<ModuleRunner> loadTorchScript(const string& name, const string& archive, at::Device device) {
-    return make_unique<TorchScriptRunner>(name, archive, device);
+unique_ptr<ModuleRunner> loadTorchScript(const string& name, const string& archive, at::Device device,
+                                         const vector<double>& proposalWeights) {
+    return make_unique<TorchScriptRunner>(name, archive, device, proposalWeights);
 }
 
 }  // namespace OpenMMLatent

@@ -23,15 +23,7 @@ const double Farthest = 100.0;  // nm; a displacement beyond it is the mark of a
 
 JumpProposal::JumpProposal(const LatentBundle& bundle, const vector<bool>& isFrozen, at::Device device)
         : runner(loadTorchScript(bundle.name, bundle.archive, device)), name(bundle.name), numNoise(bundle.numNoise),
-          numAtoms((int64_t) bundle.particles.size()), hasState(false) {
-    wholeParent = at::arange(numAtoms + (int64_t) bundle.riders.size(), at::kLong);
-    auto* parents = wholeParent.data_ptr<int64_t>();
-    for (size_t i = 0; i < bundle.wholeParent.size(); i++)
-        if (bundle.wholeParent[i] >= 0)
-            parents[i] = bundle.wholeParent[i];
-    for (size_t i = 0; i < bundle.riders.size(); i++)
-        parents[numAtoms + (int64_t) i] = bundle.riders[i].origin;
-    wholeParent = wholeParent.to(device);
+          numAtoms((int64_t) bundle.particles.size()), wholeMolecules(bundle, bundle.riders, device), hasState(false) {
     at::Tensor mobile = at::ones({numAtoms, 1}, at::kDouble);
     for (int64_t i = 0; i < numAtoms; i++)
         if (isFrozen[bundle.particles[(size_t) i]])
@@ -56,7 +48,7 @@ at::Tensor JumpProposal::propose(at::Tensor& positions, const Vec3* box, int see
                                  double& moduleSeconds) {
     c10::InferenceMode withoutGradients;
     if (box != nullptr)
-        makeWhole(positions, box);
+        wholeMolecules.mend(positions, box);
     positions.sub_(positions.narrow(0, 0, numAtoms).mean(0, true));
     at::Tensor input = positions.narrow(0, 0, numAtoms).to(at::kFloat).unsqueeze(0);  // (1, n_atoms, 3)
     at::Tensor noise = makeNoise(seed, number);                                       // (1, n_noise)
@@ -71,25 +63,6 @@ at::Tensor JumpProposal::propose(at::Tensor& positions, const Vec3* box, int see
     moduleSeconds = chrono::duration<double>(chrono::steady_clock::now() - start).count();
     at::Tensor displacements = moved.sub(input).squeeze(0).to(at::kDouble);
     return mobility.defined() ? displacements.mul_(mobility) : displacements;
-}
-
-void JumpProposal::makeWhole(at::Tensor& positions, const Vec3* box) const {
-    // Whole numbers of box vectors between each atom and its parent; in reduced form, so row by row from the last.
-    at::Tensor delta = positions - positions.index_select(0, wholeParent);
-    at::Tensor shift = at::zeros_like(delta);
-    for (int axis = 2; axis >= 0; axis--) {
-        at::Tensor count = at::round(delta.select(1, axis) / box[axis][axis]).unsqueeze(1);  // (n_atoms, 1)
-        at::Tensor vector = at::tensor({box[axis][0], box[axis][1], box[axis][2]}, positions.options()).unsqueeze(0);
-        delta.sub_(count * vector);
-        shift.sub_(count * vector);
-    }
-    // Sum the shifts along each chain of parents, doubling the stride: log2(longest chain) rounds.
-    at::Tensor parent = wholeParent;
-    for (int64_t reach = 1; reach < positions.size(0); reach *= 2) {
-        shift = shift + shift.index_select(0, parent);
-        parent = parent.index_select(0, parent);
-    }
-    positions.add_(shift);
 }
 
 at::Tensor JumpProposal::makeNoise(int seed, long long number) const {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "ModuleRunner.h"
+#include "WholeMolecules.h"
 #include "openmm/Vec3.h"
 #include "openmm_latent/Export.h"
 #include "openmm_latent/LatentBundle.h"
@@ -45,15 +46,14 @@ public:
 private:
     at::Tensor propose(at::Tensor& positions, const OpenMM::Vec3* box, int seed, long long number,
                        double& moduleSeconds);
-    void makeWhole(at::Tensor& positions, const OpenMM::Vec3* box) const;
     at::Tensor makeNoise(int seed, long long number) const;
 
     std::unique_ptr<ModuleRunner> runner;
     std::string name;
     int numNoise;
     int64_t numAtoms;
-    at::Tensor wholeParent;  // (n_atoms + n_riders,) int64, an atom without a parent is its own
-    at::Tensor mobility;     // (n_atoms, 1) float64, 0 for frozen atoms and 1 for others; undefined if none is frozen
+    WholeMolecules wholeMolecules;
+    at::Tensor mobility;  // (n_atoms, 1) float64, 0 for frozen atoms and 1 for others; undefined if none is frozen
     bool hasState;
     ModelState state, nextState;
 };

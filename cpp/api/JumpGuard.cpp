@@ -77,13 +77,16 @@ double JumpGuard::torsion(const vector<Vec3>& positions, const vector<int>& atom
 }
 
 string JumpGuard::judge(const JumpRecord& record) const {
-    if (!isfinite(record.energyAfter) || !isfinite(record.largestForce))
+    if (!isfinite(record.energyAfter) || !isfinite(record.isSteered ? record.work : record.largestForce))
         return "nan";
-    if (!record.isGuarded)
+    if (record.mode == LatentIntegrator::Exploratory)
         return "";
-    if (record.energyAfter - record.energyBefore > threshold("maxEnergyIncrease"))
+    // A steered frame is as hot as the one it left, solvent and all: only the work tells what became of it.
+    if (record.isSteered && record.work > threshold("maxWork"))
+        return "work";
+    if (!record.isSteered && record.energyAfter - record.energyBefore > threshold("maxEnergyIncrease"))
         return "energy";
-    if (record.largestForce > threshold("maxForce"))
+    if (!record.isSteered && record.largestForce > threshold("maxForce"))
         return "force";
     vector<Vec3> after;
     context.getPositions(after);

@@ -25,10 +25,11 @@ namespace {
 const size_t MaxRecords = 10000;
 
 const map<string, double> DefaultThresholds = {
-    {"maxEnergyIncrease", 50.0},     {"maxForce", 5000.0},
-    {"maxConstraintError", 1e-3},    {"maxBondChange", 0.25},
-    {"maxOmegaDeviation", M_PI / 3}, {"minDistance", 0.2},
-    {"maxMinimizerIterations", 100}, {"minimizerTolerance", 50.0},
+    {"maxEnergyIncrease", 50.0},  {"maxForce", 5000.0},
+    {"maxWork", 100.0},           {"maxConstraintError", 1e-3},
+    {"maxBondChange", 0.25},      {"maxOmegaDeviation", M_PI / 3},
+    {"minDistance", 0.2},         {"maxMinimizerIterations", 100},
+    {"minimizerTolerance", 50.0},
 };
 
 double secondsSince(chrono::steady_clock::time_point start) {
@@ -50,8 +51,9 @@ private:
 };
 
 LatentIntegrator::LatentIntegrator(Integrator* relaxation, int jumpInterval)
-        : mode(Guarded), jumpInterval(1), seed(0), numParticles(0), temperature(-1), redrawsVelocities(true),
-          stepsSinceJump(0), numJumps(0), isJumping(false), hasLoadedCheckpoint(false) {
+        : mode(Guarded), realisation(Decode), jumpInterval(1), seed(0), numParticles(0), temperature(-1),
+          redrawsVelocities(true), stepsSinceJump(0), numJumps(0), isJumping(false), hasLoadedCheckpoint(false),
+          driver(nullptr) {
     thresholds = DefaultThresholds;
     // addIntegrator takes ownership, so whatever can be refused is refused first.
     if (relaxation == nullptr)
@@ -87,6 +89,32 @@ void LatentIntegrator::setJumpInterval(int steps) {
     jumpInterval = steps;
 }
 
+void LatentIntegrator::setMode(Mode value) {
+    if (owner != nullptr && value == Exact && driver == nullptr)
+        throw OpenMMException("setMode: exact mode must be chosen before the Context is created");
+    mode = value;
+}
+
+void LatentIntegrator::setRealisation(Realisation value) {
+    if (owner != nullptr && value == Steer && driver == nullptr)
+        throw OpenMMException("setRealisation: steering must be chosen before the Context is created");
+    realisation = value;
+}
+
+void LatentIntegrator::setDriving(const Driving& value) {
+    if (value.stepsPerPerturbation < 1 || value.numSteps < value.stepsPerPerturbation)
+        throw OpenMMException(
+            "driven steps and steps per perturbation must be at least 1, and the former no fewer, got " +
+            to_string(value.numSteps) + " and " + to_string(value.stepsPerPerturbation));
+    if (!(value.sigma > 0))
+        throw OpenMMException("sigma must be positive, got " + to_string(value.sigma));
+    if (!(value.stepSize >= 0) || !(value.friction >= 0))
+        throw OpenMMException("the driving step size [ps] and friction [1/ps] must not be negative, got " +
+                              to_string(value.stepSize) + " and " + to_string(value.friction));
+    driving = value;
+    driving.numSteps = value.numBlocks() * value.stepsPerPerturbation;
+}
+
 double LatentIntegrator::getThreshold(const string& name) const {
     auto found = thresholds.find(name);
     if (found == thresholds.end()) {
@@ -113,7 +141,7 @@ vector<string> LatentIntegrator::getThresholdNames() {
 }
 
 vector<string> LatentIntegrator::getRefusalReasons() {
-    return {"nan", "energy", "force", "constraint", "chirality", "omega", "bond", "clash"};
+    return {"nan", "energy", "force", "constraint", "chirality", "omega", "bond", "clash", "work", "metropolis"};
 }
 
 long long LatentIntegrator::getNumRefused(const string& reason) const {
@@ -149,6 +177,10 @@ void LatentIntegrator::initialize(ContextImpl& contextImpl) {
             if (particle < 0 || particle >= particles)
                 throw OpenMMException("bundle '" + bundle.name + "': model atom " + to_string(particle) +
                                       " is outside the System's " + to_string(particles) + " particles");
+    if (drives()) {
+        findRestraints(contextImpl);
+        addDriver();
+    }
     // What can fail comes first: an integrator that a bundle has kept from being bound can be bound later.
     Kernel loaded = contextImpl.getPlatform().createKernel(LatentJumpKernel::Name(), contextImpl);
     as(loaded).initialize(contextImpl.getSystem(), *this);
@@ -161,6 +193,7 @@ void LatentIntegrator::initialize(ContextImpl& contextImpl) {
 
 void LatentIntegrator::cleanup() {
     guard.reset();
+    restraints.clear();
     kernel = Kernel();
     CompoundIntegrator::cleanup();
 }
@@ -225,10 +258,12 @@ bool LatentIntegrator::jump() {
     record.number = numJumps + 1;
     record.bundle = (int) (numJumps % getNumBundles());
     record.step = context->getStepCount();
-    record.isGuarded = mode == Guarded;
+    record.mode = mode;
+    record.isSteered = drives();
     record.energyAfter = record.largestForce = numeric_limits<double>::quiet_NaN();
     // Whatever could stop the jump half way is asked before anything moves.
-    double redrawTemperature = redrawsVelocities ? relaxationTemperature() : 0;
+    if (redrawsVelocities || drives())
+        relaxationTemperature();
     as(kernel).save(*context);
     try {
         record.accepted = attempt(record);
@@ -237,18 +272,17 @@ bool LatentIntegrator::jump() {
         CompoundIntegrator::stateChanged(State::Positions);
         throw;
     }
-    if (record.accepted) {
+    if (record.accepted)
         as(kernel).commitState(record.bundle);
-        auto start = chrono::steady_clock::now();
-        if (redrawsVelocities)
-            // Not Context::setVelocitiesToTemperature: it goes on to shift leapfrog velocities by half a step with the
-            // forces of all groups, those that the relaxation leaves out included.
-            context->setVelocities(
-                getVelocitiesForTemperature(context->getSystem(), redrawTemperature, mixedSeed(seed, record.number)));
-        context->applyVelocityConstraints(getConstraintTolerance());  // the constrained bonds point elsewhere now
-        record.velocitySeconds = secondsSince(start);
-    } else
+    else
         as(kernel).restore(*context);
+    auto start = chrono::steady_clock::now();
+    // In exact mode whatever the outcome: velocities that depend on it would bias the ensemble.
+    if (mode == Exact || (record.accepted && redrawsVelocities))
+        drawVelocities(record.number);
+    else if (record.accepted)
+        context->applyVelocityConstraints(getConstraintTolerance());  // the constrained bonds point elsewhere now
+    record.velocitySeconds += secondsSince(start);
     // Forces that the relaxation has cached belong to other positions now.
     CompoundIntegrator::stateChanged(State::Positions);
     count(record);
@@ -256,11 +290,29 @@ bool LatentIntegrator::jump() {
 }
 
 bool LatentIntegrator::attempt(JumpRecord& record) {
-    Strain before = measureStrain(*context, getIntegrationForceGroups());
-    record.energyBefore = before.energy;
-    if (!isfinite(record.energyBefore))
+    if (mode == Exact)
+        return attemptExact(record);
+    return realisation == Steer ? attemptSteered(record) : attemptDecoded(record);
+}
+
+void LatentIntegrator::beginAt(double energy, JumpRecord& record) {
+    if (!isfinite(energy))
         throw OpenMMException("jump " + to_string(record.number) + ": the energy before the jump is not finite; " +
                               "the positions were broken before it (minimise first, or shorten the time step)");
+    record.energyBefore = energy;
+}
+
+void LatentIntegrator::drawVelocities(long long number) {
+    // Not Context::setVelocitiesToTemperature: it goes on to shift leapfrog velocities by half a step with the forces
+    // of all groups, those that the relaxation leaves out included.
+    context->setVelocities(
+        getVelocitiesForTemperature(context->getSystem(), relaxationTemperature(), mixedSeed(seed, number)));
+    context->applyVelocityConstraints(getConstraintTolerance());
+}
+
+bool LatentIntegrator::attemptDecoded(JumpRecord& record) {
+    Strain before = measureStrain(*context, getIntegrationForceGroups());
+    beginAt(before.energy, record);
     guard->begin();
     if (!as(kernel).move(*context, seed, record)) {
         record.reason = "nan";

@@ -3,6 +3,7 @@
 #include <memory>
 
 #include "Bytes.h"
+#include "DrivingSerialization.h"
 #include "openmm/OpenMMException.h"
 #include "openmm/serialization/SerializationNode.h"
 #include "openmm/serialization/SerializationProxy.h"
@@ -75,9 +76,11 @@ public:
 
     void serialize(const void* object, SerializationNode& node) const override {
         const LatentIntegrator& integrator = *reinterpret_cast<const LatentIntegrator*>(object);
-        node.setIntProperty("version", 1);
+        node.setIntProperty("version", 2);
         node.setIntProperty("jumpInterval", integrator.getJumpInterval());
         node.setIntProperty("mode", integrator.getMode());
+        node.setIntProperty("realisation", integrator.getRealisation());
+        writeDriving(node.createChildNode("Driving"), integrator.getDriving());
         node.setIntProperty("randomSeed", integrator.getRandomNumberSeed());
         node.setDoubleProperty("temperature", integrator.getTemperature());
         node.setBoolProperty("redrawsVelocities", integrator.getRedrawsVelocities());
@@ -98,11 +101,14 @@ public:
     }
 
     void* deserialize(const SerializationNode& node) const override {
-        if (node.getIntProperty("version") != 1)
-            throw OpenMMException("LatentIntegrator: the XML was written by a newer openmm-latent; update to read it");
+        if (node.getIntProperty("version") != 2)
+            throw OpenMMException("LatentIntegrator: the XML was written by another version of openmm-latent; make it "
+                                  "anew with createIntegrator");
         auto integrator = make_unique<LatentIntegrator>(node.getChildNode("Relaxation").decodeObject<Integrator>(),
                                                         node.getIntProperty("jumpInterval"));
         integrator->setMode((LatentIntegrator::Mode) node.getIntProperty("mode"));
+        integrator->setRealisation((LatentIntegrator::Realisation) node.getIntProperty("realisation"));
+        integrator->setDriving(readDriving(node.getChildNode("Driving")));
         integrator->setRandomNumberSeed(node.getIntProperty("randomSeed"));
         integrator->setTemperature(node.getDoubleProperty("temperature"));
         integrator->setRedrawsVelocities(node.getBoolProperty("redrawsVelocities"));

@@ -5,6 +5,7 @@
 #include <sstream>
 
 #include "Bytes.h"
+#include "DrivingSerialization.h"
 #include "openmm/OpenMMException.h"
 #include "openmm/internal/ContextImpl.h"
 #include "openmm/serialization/SerializationNode.h"
@@ -18,7 +19,7 @@ namespace OpenMMLatent {
 
 namespace {
 
-const int Version = 1;
+const int Version = 2;
 const char* const OtherBundles =
     "was written with other bundles, or another number of them; give createIntegrator the models that were in use then";
 
@@ -68,6 +69,8 @@ void LatentIntegrator::createCheckpoint(ostream& stream) const {
     writeNumber(stream, stepsSinceJump);
     for (auto& reason : getRefusalReasons())
         writeNumber(stream, getNumRefused(reason));
+    // Tuned between jumps, perhaps: a restart goes on with what was in use.
+    stream.write((const char*) &driving, sizeof(driving));
     for (int i = 0; i < getNumBundles(); i++)
         writeBytes(stream, kernel.getAs<const LatentJumpKernel>().getState(i));
     CompoundIntegrator::createCheckpoint(stream);
@@ -81,11 +84,15 @@ void LatentIntegrator::loadCheckpoint(istream& stream) {
     map<string, long long> refused;
     for (auto& reason : getRefusalReasons())
         refused[reason] = readNumber(stream);
+    Driving saved;
+    if (!stream.read((char*) &saved, sizeof(saved)))
+        throw OpenMMException("the checkpoint ends inside the LatentIntegrator's part; it is truncated");
     vector<string> states;
     for (int i = 0; i < getNumBundles(); i++)
         states.push_back(readBytes(stream));
     CompoundIntegrator::loadCheckpoint(stream);
     adopt(jumps, sinceJump, refused, states);
+    setDriving(saved);
     hasLoadedCheckpoint = true;
 }
 
@@ -107,6 +114,7 @@ void LatentIntegrator::serializeParameters(SerializationNode& node) const {
     SerializationNode& refused = node.createChildNode("Refused");
     for (auto& reason : getRefusalReasons())
         refused.setLongProperty(reason, getNumRefused(reason));
+    writeDriving(node.createChildNode("Driving"), driving);
     SerializationNode& states = node.createChildNode("ModelStates");
     for (int i = 0; i < getNumBundles(); i++)
         states.createChildNode("State").setStringProperty("bytes",
@@ -129,6 +137,7 @@ void LatentIntegrator::deserializeParameters(const SerializationNode& node) {
         throw OpenMMException("the State holds another number of model states than there are bundles; save it again");
     CompoundIntegrator::deserializeParameters(node.getChildNode("Relaxation"));
     adopt(node.getLongProperty("numJumps"), node.getLongProperty("stepsSinceJump"), refused, states);
+    setDriving(readDriving(node.getChildNode("Driving")));
 }
 
 }  // namespace OpenMMLatent

@@ -7,6 +7,7 @@
 #include "openmm/AndersenThermostat.h"
 #include "openmm/BrownianIntegrator.h"
 #include "openmm/CompoundIntegrator.h"
+#include "openmm/CustomIntegrator.h"
 #include "openmm/DPDIntegrator.h"
 #include "openmm/LangevinIntegrator.h"
 #include "openmm/LangevinMiddleIntegrator.h"
@@ -40,6 +41,14 @@ bool readTemperature(const Integrator& relaxation, double& kelvin) {
     return typed != nullptr;
 }
 
+template <class T>
+bool readSeed(const Integrator& relaxation, int& seed) {
+    auto* typed = dynamic_cast<const T*>(&relaxation);
+    if (typed != nullptr)
+        seed = typed->getRandomNumberSeed();
+    return typed != nullptr;
+}
+
 }  // namespace
 
 void checkRelaxation(const Integrator& relaxation) {
@@ -70,6 +79,15 @@ double findTemperature(const Integrator& relaxation, ContextImpl& context) {
     auto& parameters = context.getParameters();
     auto thermostat = parameters.find(AndersenThermostat::Temperature());
     return thermostat == parameters.end() ? -1 : thermostat->second;
+}
+
+int findRandomNumberSeed(const Integrator& relaxation) {
+    int seed = 0;
+    readSeed<LangevinMiddleIntegrator>(relaxation, seed) || readSeed<LangevinIntegrator>(relaxation, seed) ||
+        readSeed<VariableLangevinIntegrator>(relaxation, seed) || readSeed<BrownianIntegrator>(relaxation, seed) ||
+        readSeed<DPDIntegrator>(relaxation, seed) || readSeed<QTBIntegrator>(relaxation, seed) ||
+        readSeed<CustomIntegrator>(relaxation, seed);
+    return seed;
 }
 
 bool relaxationKineticEnergyRequiresForce(const Integrator& relaxation) { return Access::asksForForce(relaxation); }

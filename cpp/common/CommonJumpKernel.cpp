@@ -15,7 +15,6 @@ namespace OpenMMLatent {
 
 void CommonJumpKernel::initialize(const System& system, const LatentIntegrator& integrator) {
     loadProposals(system, integrator, device());
-    isPeriodic = system.usesPeriodicBoundaryConditions();
     ContextSelector selector(cc);
     cellOffsets.initialize<mm_int4>(cc, cc.getPaddedNumAtoms(), "latentCellOffsets");
     savedPosq.initialize(cc, cc.getPosq().getSize(), cc.getPosq().getElementSize(), "latentSavedPosq");
@@ -24,8 +23,8 @@ void CommonJumpKernel::initialize(const System& system, const LatentIntegrator& 
         savedCorrection.initialize(cc, cc.getPosqCorrection().getSize(), cc.getPosqCorrection().getElementSize(),
                                    "latentSavedCorrection");
     for (int i = 0; i < integrator.getNumBundles(); i++) {
-        bundles.push_back(make_unique<DeviceBundle>());
-        prepare(integrator.getBundle(i), *bundles.back());
+        buffersOf.push_back(make_unique<DeviceBundle>());
+        prepare(integrator.getBundle(i), *buffersOf.back());
     }
 }
 
@@ -94,7 +93,7 @@ void CommonJumpKernel::uploadCellOffsets() {
 }
 
 bool CommonJumpKernel::move(ContextImpl&, int seed, JumpRecord& record) {
-    DeviceBundle& buffers = *bundles[record.bundle];
+    DeviceBundle& buffers = *buffersOf[record.bundle];
     auto start = chrono::steady_clock::now();
     Vec3 box[3];
     {

@@ -53,8 +53,7 @@ private:
     void prepare(const LatentBundle& bundle, DeviceBundle& buffers);
     void uploadCellOffsets();
 
-    std::vector<std::unique_ptr<DeviceBundle>> bundles;
-    bool isPeriodic = false;
+    std::vector<std::unique_ptr<DeviceBundle>> buffersOf;  // each bundle
     OpenMM::ComputeArray cellOffsets;
     // The snapshot that restore() brings back.
     OpenMM::ComputeArray savedPosq, savedCorrection, savedVelm;

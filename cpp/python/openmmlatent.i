@@ -41,6 +41,7 @@ static void raiseOpenMMException(const char* message) {
 %template(_IntVector) std::vector<int>;
 %template(_IntTable) std::vector<std::vector<int> >;
 %template(_StringVector) std::vector<std::string>;
+%template(_DoubleVector) std::vector<double>;
 
 %exception {
     try {
@@ -104,13 +105,16 @@ namespace OpenMMLatent {
 
 class LatentIntegrator : public OpenMM::CompoundIntegrator {
 public:
-    enum Mode { Exploratory = 0, Guarded = 1 };
+    enum Mode { Exploratory = 0, Guarded = 1, Exact = 2 };
+    enum Realisation { Decode = 0, Steer = 1 };
     LatentIntegrator(OpenMM::Integrator* relaxation, int jumpInterval);
     int getNumBundles() const;
     int getJumpInterval() const;
     void setJumpInterval(int steps);
     OpenMMLatent::LatentIntegrator::Mode getMode() const;
     void setMode(OpenMMLatent::LatentIntegrator::Mode value);
+    OpenMMLatent::LatentIntegrator::Realisation getRealisation() const;
+    void setRealisation(OpenMMLatent::LatentIntegrator::Realisation value);
     int getRandomNumberSeed() const;
     void setRandomNumberSeed(int value);
     double getTemperature() const;
@@ -133,7 +137,8 @@ public:
     %extend {
         void _addBundle(const std::string& name, const std::string& archive, const std::vector<int>& particles,
                         const std::vector<int>& wholeParent, const std::vector<std::vector<int> >& riders,
-                        int numNoise) {
+                        int numNoise, int numPropagateNoise, int numProposeNoise,
+                        const std::vector<double>& slowPeriods, const std::vector<double>& proposalWeights) {
             OpenMMLatent::LatentBundle bundle;
             bundle.name = name;
             bundle.archive = archive;
@@ -142,12 +147,24 @@ public:
             for (auto& rider : riders)
                 bundle.riders.push_back({rider[0], rider[1], rider[2], rider[3]});
             bundle.numNoise = numNoise;
+            bundle.numPropagateNoise = numPropagateNoise;
+            bundle.numProposeNoise = numProposeNoise;
+            bundle.slowPeriods = slowPeriods;
+            bundle.proposalWeights = proposalWeights;
             self->addBundle(bundle);
         }
         void _setStructureTerms(const std::vector<std::vector<int> >& bonds,
                                 const std::vector<std::vector<int> >& chiralCentres,
                                 const std::vector<std::vector<int> >& omegas, const std::vector<int>& heavyAtoms) {
             self->setStructureTerms({bonds, chiralCentres, omegas, heavyAtoms});
+        }
+        void _setDriving(int numSteps, int stepsPerPerturbation, double sigma, double stepSize, double friction) {
+            self->setDriving({numSteps, stepsPerPerturbation, sigma, stepSize, friction});
+        }
+        std::vector<double> _getDriving() const {
+            const OpenMMLatent::Driving& driving = self->getDriving();
+            return {(double) driving.numSteps, (double) driving.stepsPerPerturbation, driving.sigma, driving.stepSize,
+                    driving.friction};
         }
         std::string _getBundleName(int index) const {
             return self->getBundle(index).name;
@@ -165,6 +182,25 @@ public:
 def getThresholds(self):
     """Return every threshold of the guard and bound of the minimisation, by name."""
     return {name: self.getThreshold(name) for name in self.getThresholdNames()}
+
+def getDriving(self):
+    """Return how jumps are driven: the keywords of setDriving and their values."""
+    steps, block, sigma, step_size, friction = self._getDriving()
+    return {
+        "drivenSteps": int(steps),
+        "stepsPerPerturbation": int(block),
+        "sigma": sigma,
+        "drivingStepSize": step_size,
+        "drivingFriction": friction,
+    }
+
+def setDriving(self, **changes):
+    """Change how jumps are driven; keywords as getDriving names them, steps rounded down to whole blocks."""
+    driving = self.getDriving()
+    unknown = sorted(set(changes) - set(driving))
+    if unknown:
+        raise openmm.OpenMMException(f"setDriving: {unknown[0]} is unknown; choose of {', '.join(driving)}")
+    self._setDriving(*{**driving, **changes}.values())
 
 def getRefusals(self):
     """Return how many jumps were refused, by reason."""

@@ -39,9 +39,6 @@ public:
 
     void initialize(const System& system, const LatentIntegrator& integrator) override {
         loadProposals(system, integrator, at::kCPU);
-        for (int i = 0; i < integrator.getNumBundles(); i++)
-            bundles.push_back(&integrator.getBundle(i));
-        isPeriodic = system.usesPeriodicBoundaryConditions();
     }
 
     void save(ContextImpl& context) override {
@@ -112,8 +109,6 @@ private:
         return displacements[rider.origin] + turned - arm;
     }
 
-    vector<const LatentBundle*> bundles;
-    bool isPeriodic = false;
     vector<Vec3> savedPositions, savedVelocities;
     Vec3 savedBox[3];
 };

@@ -22,7 +22,9 @@ const double Farthest = 100.0;  // nm; a displacement beyond it is the mark of a
 }  // namespace
 
 JumpProposal::JumpProposal(const LatentBundle& bundle, const vector<bool>& isFrozen, at::Device device)
-        : runner(loadTorchScript(bundle.name, bundle.archive, device)), name(bundle.name), numNoise(bundle.numNoise),
+        : runner(loadTorchScript(bundle.name, bundle.archive, device, bundle.proposalWeights)), name(bundle.name),
+          numNoise(bundle.numNoise), numPropagateNoise(bundle.numPropagateNoise),
+          numProposeNoise(bundle.numProposeNoise), slowPeriods(bundle.slowPeriods),
           numAtoms((int64_t) bundle.particles.size()), wholeMolecules(bundle, bundle.riders, device), hasState(false) {
     at::Tensor mobile = at::ones({numAtoms, 1}, at::kDouble);
     for (int64_t i = 0; i < numAtoms; i++)
@@ -47,17 +49,8 @@ at::Tensor JumpProposal::displacements(at::Tensor& positions, const Vec3* box, i
 at::Tensor JumpProposal::propose(at::Tensor& positions, const Vec3* box, int seed, long long number,
                                  double& moduleSeconds) {
     c10::InferenceMode withoutGradients;
-    if (box != nullptr)
-        wholeMolecules.mend(positions, box);
-    positions.sub_(positions.narrow(0, 0, numAtoms).mean(0, true));
-    at::Tensor input = positions.narrow(0, 0, numAtoms).to(at::kFloat).unsqueeze(0);  // (1, n_atoms, 3)
-    at::Tensor noise = makeNoise(seed, number);                                       // (1, n_noise)
-    nextState.clear();
-    if (hasState)
-        for (auto& tensor : state)
-            nextState.push_back(tensor.clone());  // a module may change its state in place; a refusal must not
-    else
-        nextState = runner->initialState(input);
+    at::Tensor input = prepareInput(positions, box);
+    at::Tensor noise = makeNoise(seed, number, numNoise);  // (1, n_noise)
     auto start = chrono::steady_clock::now();
     at::Tensor moved = runner->jump(input, nextState, noise);
     moduleSeconds = chrono::duration<double>(chrono::steady_clock::now() - start).count();
@@ -65,12 +58,64 @@ at::Tensor JumpProposal::propose(at::Tensor& positions, const Vec3* box, int see
     return mobility.defined() ? displacements.mul_(mobility) : displacements;
 }
 
-at::Tensor JumpProposal::makeNoise(int seed, long long number) const {
+at::Tensor JumpProposal::prepareInput(at::Tensor& positions, const Vec3* box) {
+    if (box != nullptr)
+        wholeMolecules.mend(positions, box);
+    positions.sub_(positions.narrow(0, 0, numAtoms).mean(0, true));
+    at::Tensor input = positions.narrow(0, 0, numAtoms).to(at::kFloat).unsqueeze(0);  // (1, n_atoms, 3)
+    nextState.clear();
+    if (hasState)
+        for (auto& tensor : state)
+            nextState.push_back(tensor.clone());  // a module may change its state in place; a refusal must not
+    else
+        nextState = runner->initialState(input);
+    return input;
+}
+
+at::Tensor JumpProposal::propagateSlow(at::Tensor& positions, const Vec3* box, int seed, long long number,
+                                       double& moduleSeconds) {
+    c10::InferenceMode withoutGradients;
+    at::Tensor input = prepareInput(positions, box);
+    at::Tensor noise = makeNoise(seed, number, numNoise).narrow(1, 0, numPropagateNoise);
+    auto start = chrono::steady_clock::now();
+    at::Tensor slow = runner->propagateSlow(input, nextState, noise);
+    moduleSeconds = chrono::duration<double>(chrono::steady_clock::now() - start).count();
+    return slow.squeeze(0).to(at::kCPU, at::kDouble);
+}
+
+double JumpProposal::proposeExact(const vector<double>& slow, double sigma, int seed, JumpRecord& record) {
+    c10::InferenceMode withoutGradients;
+    auto start = chrono::steady_clock::now();
+    auto numSlow = (int) slow.size();
+    // One draw for the first centre, the proposal and the test.
+    at::Tensor noise = makeNoise(seed, record.number, numSlow + numProposeNoise + 1);
+    at::Tensor first = noise.narrow(1, 0, numSlow).to(at::kCPU, at::kDouble);
+    record.from.resize(numSlow);
+    record.to.resize(numSlow);
+    for (int i = 0; i < numSlow; i++) {
+        double centre = slow[i] + sigma * first[0][i].item<double>();
+        if (slowPeriods[i] > 0)
+            centre -= slowPeriods[i] * round(centre / slowPeriods[i]);
+        record.from[i] = (float) centre;  // what the module sees is what the restraint uses
+    }
+    at::Tensor from = at::tensor(record.from, at::kFloat).unsqueeze(0).to(runner->device());
+    at::Tensor to = runner->propose(from, noise.narrow(1, numSlow, numProposeNoise));
+    at::Tensor proposed = to.to(at::kCPU, at::kDouble);
+    for (int i = 0; i < numSlow; i++)
+        record.to[i] = proposed[0][i].item<double>();
+    record.logProposalRatio = runner->logDensity(from, to) - runner->logDensity(to, from);
+    record.moduleSeconds = chrono::duration<double>(chrono::steady_clock::now() - start).count();
+    bool isFinite = proposed.isfinite().all().item<bool>() && isfinite(record.logProposalRatio);
+    double normal = noise[0][numSlow + numProposeNoise].item<double>();
+    return isFinite ? 0.5 * erfc(-normal / sqrt(2.0)) : -1;
+}
+
+at::Tensor JumpProposal::makeNoise(int seed, long long number, int count) const {
     // The jump's number picks the subsequence, so that no draw depends on how many came before.
     at::Philox4_32 engine((uint64_t) (uint32_t) seed, (uint64_t) number);
-    at::Tensor noise = at::empty({1, numNoise}, at::kFloat);
+    at::Tensor noise = at::empty({1, count}, at::kFloat);
     auto* values = noise.data_ptr<float>();
-    for (int i = 0; i < numNoise; i++)
+    for (int i = 0; i < count; i++)
         values[i] = engine.randn(10);
     return noise.to(runner->device());
 }

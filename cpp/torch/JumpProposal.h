@@ -10,6 +10,7 @@
 #include "WholeMolecules.h"
 #include "openmm/Vec3.h"
 #include "openmm_latent/Export.h"
+#include "openmm_latent/JumpRecord.h"
 #include "openmm_latent/LatentBundle.h"
 
 namespace OpenMMLatent {
@@ -38,6 +39,17 @@ public:
     at::Tensor displacements(at::Tensor& positions, const OpenMM::Vec3* box, int seed, long long number,
                              double& moduleSeconds);
 
+    /** Where `propagate` leads in slow coordinates: (n_slow) float64, with the same noise and memory as a jump. */
+    at::Tensor propagateSlow(at::Tensor& positions, const OpenMM::Vec3* box, int seed, long long number,
+                             double& moduleSeconds);
+    /**
+     * Draw c0 ~ N(slow, sigma^2) and c1 ~ propose(c0); all that an exact jump needs to know of the model.
+     *
+     * @param record  receives from, to and logProposalRatio
+     * @return a number uniform in (0, 1), or negative if something is not finite
+     */
+    double proposeExact(const std::vector<double>& slow, double sigma, int seed, JumpRecord& record);
+
     void commitState();
     void resetState();
     std::string getState() const;
@@ -46,11 +58,13 @@ public:
 private:
     at::Tensor propose(at::Tensor& positions, const OpenMM::Vec3* box, int seed, long long number,
                        double& moduleSeconds);
-    at::Tensor makeNoise(int seed, long long number) const;
+    at::Tensor prepareInput(at::Tensor& positions, const OpenMM::Vec3* box);
+    at::Tensor makeNoise(int seed, long long number, int count) const;
 
     std::unique_ptr<ModuleRunner> runner;
     std::string name;
-    int numNoise;
+    int numNoise, numPropagateNoise, numProposeNoise;
+    std::vector<double> slowPeriods;
     int64_t numAtoms;
     WholeMolecules wholeMolecules;
     at::Tensor mobility;  // (n_atoms, 1) float64, 0 for frozen atoms and 1 for others; undefined if none is frozen

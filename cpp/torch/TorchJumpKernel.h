@@ -16,6 +16,12 @@ namespace OpenMMLatent {
 class TorchJumpKernel : public LatentJumpKernel {
 public:
     using LatentJumpKernel::LatentJumpKernel;
+    bool proposeSlow(OpenMM::ContextImpl& context, int seed, JumpRecord& record) override;
+    bool proposeStructure(OpenMM::ContextImpl& context, int seed, JumpRecord& record, std::vector<OpenMM::Vec3>& from,
+                          std::vector<OpenMM::Vec3>& to) override;
+    double proposeExact(const std::vector<double>& slow, double sigma, int seed, JumpRecord& record) override {
+        return proposals[record.bundle]->proposeExact(slow, sigma, seed, record);
+    }
     void commitState(int bundle) override { proposals[bundle]->commitState(); }
     void resetState(int bundle) override { proposals[bundle]->resetState(); }
     std::string getState(int bundle) const override { return proposals[bundle]->getState(); }
@@ -23,13 +29,25 @@ public:
 
 protected:
     void loadProposals(const OpenMM::System& system, const LatentIntegrator& integrator, at::Device device) {
+        place = device;
+        isPeriodic = system.usesPeriodicBoundaryConditions();
+        for (int i = 0; i < integrator.getNumBundles(); i++)
+            bundles.push_back(&integrator.getBundle(i));
         for (int i = 0; i < system.getNumParticles(); i++)
             isFrozen.push_back(system.getParticleMass(i) == 0 && !system.isVirtualSite(i));
         for (int i = 0; i < integrator.getNumBundles(); i++)
             proposals.push_back(std::make_unique<JumpProposal>(integrator.getBundle(i), isFrozen, device));
     }
+    std::vector<const LatentBundle*> bundles;
+    bool isPeriodic = false;
     std::vector<bool> isFrozen;  // per particle: no mass, so a jump leaves it
     std::vector<std::unique_ptr<JumpProposal>> proposals;
+
+private:
+    /** The model atoms, then the riders, of the present frame: (n_atoms + n_riders, 3) float64 [nm]. */
+    at::Tensor gather(OpenMM::ContextImpl& context, const LatentBundle& bundle);
+    at::Device place = at::kCPU;
+    OpenMM::Vec3 box[3];
 };
 
 }  // namespace OpenMMLatent

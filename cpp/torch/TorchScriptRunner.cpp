@@ -82,16 +82,15 @@ public:
         return coordinates;
     }
 
-    pair<at::Tensor, at::Tensor> slowWithGradient(
-        const at::Tensor& positions, const function<at::Tensor(const at::Tensor&)>& pull) override {
+    pair<at::Tensor, at::Tensor> slowWithGradient(const at::Tensor& positions,
+                                                  const function<at::Tensor(const at::Tensor&)>& pull) override {
         pair<at::Tensor, at::Tensor> result;
         guarded("failed in slow", [&] {
             torch::jit::GraphOptimizerEnabledGuard withoutOptimizer(false);
             c10::InferenceMode normalTensors(false);
             at::AutoGradMode withGradients(true);
             at::Tensor input = positions.detach().clone().requires_grad_(true);
-            at::Tensor coordinates =
-                module.get_method("slow")({module.get_method("encode")({input})}).toTensor();
+            at::Tensor coordinates = module.get_method("slow")({module.get_method("encode")({input})}).toTensor();
             at::Tensor outside = pull(coordinates.detach());
             result = {coordinates.detach(), torch::autograd::grad({coordinates}, {input}, {outside})[0]};
         });

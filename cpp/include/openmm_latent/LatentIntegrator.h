@@ -13,11 +13,24 @@
 #include "JumpRecord.h"
 #include "LatentBundle.h"
 #include "openmm/CompoundIntegrator.h"
+#include "openmm/CustomIntegrator.h"
 #include "openmm/Kernel.h"
 
 namespace OpenMMLatent {
 
 class JumpGuard;
+class LatentRestraintForceImpl;
+
+/** How a restraint drives the system along its slow coordinates, in a steered or an exact jump. */
+struct Driving {
+    int numSteps = 500;           /**< MD steps of one drive; a whole number of blocks */
+    int stepsPerPerturbation = 5; /**< MD steps of a block, between two moves of the restraint's centre */
+    double sigma = 0.2;           /**< the restraint's width: k = kT / sigma^2 [slow coordinates' unit; else nm] */
+    double stepSize = 0;          /**< [ps]; 0 means the relaxation integrator's own */
+    double friction = 1.0;        /**< [1/ps] */
+
+    int numBlocks() const { return numSteps / stepsPerPerturbation; }
+};
 
 /** Groups of particles whose geometry the guard compares before and after a jump; System indices throughout. */
 struct StructureTerms {
@@ -34,15 +47,23 @@ struct StructureTerms {
  * relaxation step k * jumpInterval + 1 (k = 1, 2, ...), so whoever reports every jumpInterval steps sees the end of a
  * relaxation. Time and step count are those of the relaxation alone.
  *
- * One jump: read the model atoms, run the bundle's module, write the displacements back, carry riders, apply
- * constraints and virtual sites, minimise within bounds, let the guard judge, and redraw velocities; a refused jump
- * leaves the Context as it was, bit for bit.
+ * One jump by decoding: read the model atoms, run the bundle's module, write the displacements back, carry riders,
+ * apply constraints and virtual sites, minimise within bounds, let the guard judge, and redraw velocities. By steering:
+ * a LatentRestraintForce drives the system to where the module leads. A refused jump leaves the Context as it was, bit
+ * for bit. In exact mode a proposal on the slow coordinates is driven to, and stands or falls by a Metropolis test on
+ * the work; velocities are drawn anew whatever its outcome.
  */
 class OPENMM_LATENT_EXPORT LatentIntegrator : public OpenMM::CompoundIntegrator {
 public:
     enum Mode {
         Exploratory = 0, /**< accept every finite jump */
-        Guarded = 1      /**< accept what passes every check of the guard */
+        Guarded = 1,     /**< accept what passes every check of the guard */
+        Exact = 2        /**< accept by a Metropolis test on the work of the drive: frames are Boltzmann */
+    };
+    /** How a jump reaches the whole system. */
+    enum Realisation {
+        Decode = 0, /**< write decoded coordinates, carry the rest, minimise */
+        Steer = 1   /**< drive the system there with MD under a restraint; always so in exact mode */
     };
 
     /**
@@ -61,7 +82,12 @@ public:
     int getJumpInterval() const { return jumpInterval; }
     void setJumpInterval(int steps);
     Mode getMode() const { return mode; }
-    void setMode(Mode value) { mode = value; }
+    void setMode(Mode value);
+    Realisation getRealisation() const { return realisation; }
+    void setRealisation(Realisation value);
+    const Driving& getDriving() const { return driving; }
+    /** May be changed between jumps; exact mode stays exact if the change does not depend on the frames. */
+    void setDriving(const Driving& value);
     /** One seed gives one trajectory: noise and velocities come from (seed, jump number) alone. */
     int getRandomNumberSeed() const { return seed; }
     void setRandomNumberSeed(int value) { seed = value; }
@@ -82,6 +108,7 @@ public:
      *
      * maxEnergyIncrease    [kJ/mol] minimised energy over the energy of the frame that was left (default 50)
      * maxForce             [kJ/mol/nm] on one particle, after minimisation (default 5000)
+     * maxWork              [kJ/mol] done by a steered jump, in place of the two above (default 100)
      * maxConstraintError   relative (default 1e-3)
      * maxBondChange        relative to the length before the jump (default 0.25)
      * maxOmegaDeviation    [rad] from the planar form, cis or trans, held before the jump (default pi/3)
@@ -122,6 +149,15 @@ protected:
 private:
     class JumpScope;
     bool attempt(JumpRecord& record);
+    bool attemptDecoded(JumpRecord& record);
+    bool attemptSteered(JumpRecord& record);
+    bool attemptExact(JumpRecord& record);
+    double driveAlong(JumpRecord& record, bool isStructure);
+    bool drives() const { return mode == Exact || realisation == Steer; }
+    static void beginAt(double energy, JumpRecord& record);
+    void addDriver();
+    void findRestraints(OpenMM::ContextImpl& context);
+    void drawVelocities(long long number);
     double relaxationTemperature() const;
     void count(const JumpRecord& record);
     void adopt(long long jumps, long long sinceJump, const std::map<std::string, long long>& refused,
@@ -131,6 +167,8 @@ private:
     StructureTerms structureTerms;
     std::map<std::string, double> thresholds;
     Mode mode;
+    Realisation realisation;
+    Driving driving;
     int jumpInterval, seed, numParticles;
     double temperature;
     bool redrawsVelocities;
@@ -141,6 +179,8 @@ private:
     bool isJumping, hasLoadedCheckpoint;
     OpenMM::Kernel kernel;
     std::unique_ptr<JumpGuard> guard;
+    OpenMM::CustomIntegrator* driver;                   // the second child; null unless jumps are driven
+    std::vector<LatentRestraintForceImpl*> restraints;  // one a bundle, if jumps are driven
 };
 
 /** Make XmlSerializer know LatentIntegrator; called once when the library is loaded. */

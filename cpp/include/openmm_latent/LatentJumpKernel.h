@@ -3,6 +3,7 @@
 #define OPENMM_LATENT_JUMP_KERNEL_H_
 
 #include <string>
+#include <vector>
 
 #include "Export.h"
 #include "JumpRecord.h"
@@ -40,6 +41,29 @@ public:
      * @return false, with no particle moved, if the module's output is not finite
      */
     virtual bool move(OpenMM::ContextImpl& context, int seed, JumpRecord& record) = 0;
+    /**
+     * Set record.to to the slow coordinates to which one application of a bundle's `propagate` leads.
+     *
+     * @return false if they are not finite
+     */
+    virtual bool proposeSlow(OpenMM::ContextImpl& context, int seed, JumpRecord& record) = 0;
+    /**
+     * Find the structure to which one application of a bundle's `jump` leads, and move nothing.
+     *
+     * @param from,to  receive the model atoms' whole structures, (n_atoms) [nm], centred alike
+     * @return false if it is not finite
+     */
+    virtual bool proposeStructure(OpenMM::ContextImpl& context, int seed, JumpRecord& record,
+                                  std::vector<OpenMM::Vec3>& from, std::vector<OpenMM::Vec3>& to) = 0;
+    /**
+     * Draw the two centres of an exact jump and the probability of its kernel to lead back.
+     *
+     * @param slow    slow coordinates of the frame, (n_slow)
+     * @param sigma   of the normal distribution from which the first centre, record.from, is drawn
+     * @param record  receives from, to ~ propose(from) and logProposalRatio
+     * @return a number uniform in (0, 1) for the Metropolis test; negative if a centre or a density is not finite
+     */
+    virtual double proposeExact(const std::vector<double>& slow, double sigma, int seed, JumpRecord& record) = 0;
 
     /** Make the memory that the last move() produced the bundle's memory. */
     virtual void commitState(int bundle) = 0;

@@ -13,7 +13,7 @@
 namespace OpenMMLatent {
 
 /** What the platforms' kernels have in common: the bundles at work, and their memories. */
-class TorchJumpKernel : public LatentJumpKernel {
+class OPENMM_LATENT_EXPORT TorchJumpKernel : public LatentJumpKernel {
 public:
     using LatentJumpKernel::LatentJumpKernel;
     bool proposeSlow(OpenMM::ContextImpl& context, int seed, JumpRecord& record) override;

@@ -2,12 +2,11 @@
 // XmlSerializer's view of a LatentIntegrator: everything the constructor and the setters gave it, bundles included.
 #include <memory>
 
-#include "Bytes.h"
+#include "BundleSerialization.h"
 #include "DrivingSerialization.h"
 #include "openmm/OpenMMException.h"
-#include "openmm/serialization/SerializationNode.h"
-#include "openmm/serialization/SerializationProxy.h"
 #include "openmm_latent/LatentIntegrator.h"
+#include "openmm_latent/LatentRestraintForce.h"
 
 using namespace OpenMM;
 using namespace std;
@@ -15,19 +14,6 @@ using namespace std;
 namespace OpenMMLatent {
 
 namespace {
-
-void writeGroup(SerializationNode& node, const string& name, const vector<int>& group) {
-    SerializationNode& child = node.createChildNode(name);
-    for (size_t i = 0; i < group.size(); i++)
-        child.createChildNode("i").setIntProperty("v", group[i]);
-}
-
-vector<int> readGroup(const SerializationNode& node) {
-    vector<int> group;
-    for (auto& child : node.getChildren())
-        group.push_back(child.getIntProperty("v"));
-    return group;
-}
 
 void writeGroups(SerializationNode& node, const string& name, const vector<vector<int>>& groups) {
     SerializationNode& child = node.createChildNode(name);
@@ -40,34 +26,6 @@ vector<vector<int>> readGroups(const SerializationNode& node) {
     for (auto& child : node.getChildren())
         groups.push_back(readGroup(child));
     return groups;
-}
-
-void writeBundle(SerializationNode& node, const LatentBundle& bundle) {
-    node.setStringProperty("name", bundle.name);
-    node.setStringProperty("archive", toHex(bundle.archive));
-    node.setIntProperty("numNoise", bundle.numNoise);
-    writeGroup(node, "Particles", bundle.particles);
-    writeGroup(node, "WholeParent", bundle.wholeParent);
-    SerializationNode& riders = node.createChildNode("Riders");
-    for (auto& rider : bundle.riders)
-        riders.createChildNode("Rider")
-            .setIntProperty("particle", rider.particle)
-            .setIntProperty("origin", rider.origin)
-            .setIntProperty("axis", rider.axis)
-            .setIntProperty("plane", rider.plane);
-}
-
-LatentBundle readBundle(const SerializationNode& node) {
-    LatentBundle bundle;
-    bundle.name = node.getStringProperty("name");
-    bundle.archive = fromHex(node.getStringProperty("archive"));
-    bundle.numNoise = node.getIntProperty("numNoise");
-    bundle.particles = readGroup(node.getChildNode("Particles"));
-    bundle.wholeParent = readGroup(node.getChildNode("WholeParent"));
-    for (auto& rider : node.getChildNode("Riders").getChildren())
-        bundle.riders.push_back({rider.getIntProperty("particle"), rider.getIntProperty("origin"),
-                                 rider.getIntProperty("axis"), rider.getIntProperty("plane")});
-    return bundle;
 }
 
 class LatentIntegratorProxy : public SerializationProxy {
@@ -129,8 +87,10 @@ public:
 
 void registerLatentSerializationProxies() {
     static bool isDone = false;
-    if (!isDone)
+    if (!isDone) {
         SerializationProxy::registerProxy(typeid(LatentIntegrator), new LatentIntegratorProxy());
+        SerializationProxy::registerProxy(typeid(LatentRestraintForce), new LatentRestraintForceProxy());
+    }
     isDone = true;
 }
 

@@ -13,6 +13,7 @@ import openmm
 
 %{
 #include "openmm_latent/LatentIntegrator.h"
+#include "openmm_latent/LatentRestraintForce.h"
 #include "OpenMM.h"
 #include "OpenMMAmoeba.h"
 #include "OpenMMDrude.h"
@@ -236,6 +237,8 @@ def __deepcopy__(self, memo):
 void registerLatentSerializationProxies();
 
 }  // namespace OpenMMLatent
+
+%include "latentrestraint.i"
 
 %init %{
     OpenMMLatent::registerLatentSerializationProxies();

@@ -1,13 +1,9 @@
 // openmm-latent: learned latent jumps for OpenMM. MIT licence, see LICENSE.
-// Reference and CPU platforms: both keep positions as doubles in ReferencePlatform::PlatformData.
 #include <ATen/ATen.h>
 
 #include <chrono>
 
-#include "openmm/KernelFactory.h"
-#include "openmm/OpenMMException.h"
-#include "openmm/Platform.h"
-#include "openmm/reference/ReferencePlatform.h"
+#include "ReferenceKernels.h"
 #include "torch/TorchJumpKernel.h"
 
 using namespace OpenMM;
@@ -16,10 +12,6 @@ using namespace std;
 namespace OpenMMLatent {
 
 namespace {
-
-ReferencePlatform::PlatformData& platformData(ContextImpl& context) {
-    return *reinterpret_cast<ReferencePlatform::PlatformData*>(context.getPlatformData());
-}
 
 /** An orthonormal frame on three points; false if they are (nearly) on a line. */
 bool localFrame(const Vec3& origin, const Vec3& axis, const Vec3& plane, Vec3 frame[3]) {
@@ -113,26 +105,10 @@ private:
     Vec3 savedBox[3];
 };
 
-class ReferenceJumpKernelFactory : public KernelFactory {
-public:
-    KernelImpl* createKernelImpl(string name, const Platform& platform, ContextImpl&) const override {
-        if (name == LatentJumpKernel::Name())
-            return new ReferenceJumpKernel(name, platform);
-        throw OpenMMException("openmm-latent has no Reference kernel called '" + name + "'");
-    }
-};
-
 }  // namespace
 
-}  // namespace OpenMMLatent
-
-extern "C" OPENMM_LATENT_EXPORT void registerPlatforms() {}
-
-extern "C" OPENMM_LATENT_EXPORT void registerKernelFactories() {
-    for (int i = 0; i < Platform::getNumPlatforms(); i++) {
-        Platform& platform = Platform::getPlatform(i);
-        if (dynamic_cast<ReferencePlatform*>(&platform) != nullptr)  // the CPU platform is one, too
-            platform.registerKernelFactory(OpenMMLatent::LatentJumpKernel::Name(),
-                                           new OpenMMLatent::ReferenceJumpKernelFactory());
-    }
+KernelImpl* createReferenceJumpKernel(const Platform& platform) {
+    return new ReferenceJumpKernel(LatentJumpKernel::Name(), platform);
 }
+
+}  // namespace OpenMMLatent

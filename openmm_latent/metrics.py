@@ -336,6 +336,57 @@ def lagged_pair_jsd(
     return jsd(counts, lagged_pair_counts(reference_segments, lag_frames, n_states))
 
 
+# --- independent samples ---------------------------------------------------------------------------------------------
+
+
+def effective_sample_size(series: np.ndarray | Sequence[np.ndarray]) -> float:
+    """Return how many independent samples an equilibrium series is worth: N / (-1 + 2 sum rho).
+
+    The sum starts at rho(0) = 1 and ends before the first rho <= 0. Several series of one process share one mean, so
+    walkers that are each stuck in a state of their own count about one apiece, not as many as they have frames.
+
+    Parameters
+    ----------
+    series : array, (n_frames,), or list of such
+        One slow coordinate in time order; a list holds independent runs, with pairs that never cross from one to the
+        next.
+
+    Returns
+    -------
+    float, at most the number of frames
+
+    Raises
+    ------
+    LatentError
+        A series has another shape or fewer than two frames, holds NaN or infinity, or nothing varies.
+
+    Source: METRICS "ESS"; L. Klein et al., Timewarp (2023), section 6.
+    """
+    one = isinstance(series, np.ndarray) and series.ndim == 1
+    runs = [np.asarray(run, dtype=np.float64) for run in ([series] if one else series)]
+    require(len(runs) > 0, "series must hold at least one run, got an empty list; give one coordinate in time order")
+    for run in runs:
+        require(
+            run.ndim == 1 and len(run) >= 2 and bool(np.isfinite(run).all()),
+            f"series must have shape (n_frames >= 2,) and finite values, got {run.shape}; give one slow coordinate",
+        )
+    mean = np.concatenate(runs).mean()
+    longest = max(len(run) for run in runs)
+    products = np.zeros(longest)  # sums of x(t) x(t + lag), by lag
+    for run in runs:
+        # Padded to twice the length: no product may wrap round the end.
+        spectrum = np.fft.rfft(run - mean, 2 * len(run))
+        products[: len(run)] += np.fft.irfft(np.abs(spectrum) ** 2, 2 * len(run))[: len(run)]
+    require(
+        products[0] > 1e-20 * (mean**2 + 1e-280) * longest,
+        "series must vary, got a constant; a coordinate that never moves has no sample size",
+    )
+    correlations = products / products[0]
+    below = np.flatnonzero(correlations <= 0)
+    last = int(below[0]) if len(below) else longest
+    return float(sum(len(run) for run in runs) / (-1.0 + 2.0 * correlations[:last].sum()))
+
+
 # --- populations with intervals --------------------------------------------------------------------------------------
 
 

@@ -10,12 +10,13 @@ from openmm import State, unit
 from openmm.app import Simulation
 
 from openmm_latent.errors import require
-from openmm_latent.simulation import LatentIntegrator, LatentModel
+from openmm_latent.simulation import MODES, LatentIntegrator, LatentModel
 
 _COLUMNS = (
     "jump",
     "step",
     "mode",
+    "realisation",
     "model",
     "outcome",
     "reason",
@@ -23,9 +24,16 @@ _COLUMNS = (
     "energy_after_kj_per_mol",
     "largest_force_kj_per_mol_nm",
     "minimizer_iterations",
+    "work_kj_per_mol",
+    "log_proposal_ratio",
+    "acceptance",
+    "driven_steps",
+    "steps_per_perturbation",
+    "sigma",
     "md_time_ps",
     "accepted_jumps_x_lag_time_ps",
 )
+_MODE_NAMES = {number: name for name, number in MODES.items()}
 
 
 class LatentReporter:
@@ -47,6 +55,10 @@ class LatentReporter:
     -----
     `md_time_ps` is the Context's time, that of relaxation alone. `accepted_jumps_x_lag_time_ps` is the physical time
     that accepted jumps stand for if the model's lag time is taken at its word; nan without `model`, or with several.
+    Work, driven steps, steps per perturbation and sigma are those of a steered or exact jump; the logarithm of
+    q(from | to) / q(to | from) and the acceptance, which is the probability of the Metropolis test, of an exact one.
+    `from_i` and `to_i` are the slow coordinates between which such a jump was driven, in exact mode those that were
+    drawn. What does not apply stays empty.
     """
 
     def __init__(
@@ -70,7 +82,8 @@ class LatentReporter:
         self._writer = csv.writer(self._file)
         n_slow = 0 if model is None else model.manifest.n_slow
         if not has_rows:
-            self._writer.writerow([*_COLUMNS, *(f"slow_{i + 1}" for i in range(n_slow))])
+            slow = [f"{name}_{i + 1}" for name in ("from", "to", "slow") for i in range(n_slow)]
+            self._writer.writerow([*_COLUMNS, *slow])
             self._file.flush()
 
     def describeNextReport(self, simulation: Simulation) -> dict[str, Any]:
@@ -101,12 +114,15 @@ class LatentReporter:
         lag_time = float("nan")
         if self._model is not None and integrator.getNumBundles() == 1:
             lag_time = self._model.manifest.lag_time
+        n_slow = len(slow)
         for record in records:
             accepted += record.accepted
+            is_exact = record.mode == LatentIntegrator.Exact
             row = [
                 record.number,
                 record.step,
-                "guarded" if record.isGuarded else "exploratory",
+                _MODE_NAMES[record.mode],
+                "steer" if record.isSteered else "decode",
                 integrator._getBundleName(record.bundle),
                 "accepted" if record.accepted else "refused",
                 record.reason,
@@ -114,11 +130,19 @@ class LatentReporter:
                 f"{record.energyAfter:.6g}",
                 f"{record.largestForce:.6g}",
                 record.minimizerIterations,
+                f"{record.work:.6g}" if record.isSteered else "",
+                f"{record.logProposalRatio:.6g}" if is_exact else "",
+                f"{record.acceptance:.6g}" if is_exact else "",
+                record.drivenSteps if record.isSteered else "",
+                record.stepsPerPerturbation if record.isSteered else "",
+                f"{record.sigma:.6g}" if record.isSteered else "",
                 f"{time:.6f}",
                 f"{accepted * lag_time:.6f}",
             ]
             is_last = record is records[-1]
-            self._writer.writerow([*row, *(f"{value:.6f}" if is_last else "" for value in slow)])
+            for values in (record._from, record.to, slow if is_last else ()):
+                row += [f"{value:.6f}" for value in values] if len(values) == n_slow else [""] * n_slow
+            self._writer.writerow(row)
         self._file.flush()
 
     def _integrator(self, simulation: Simulation) -> LatentIntegrator:

@@ -9,16 +9,25 @@ from typing import Any
 
 import numpy as np
 import torch
-from openmm import Integrator, OpenMMException, unit
+from openmm import Integrator, OpenMMException, System, unit
 from openmm.app import Topology
 
 from openmm_latent import topology as topo
 from openmm_latent.bundle import Bundle, Manifest, load_bundle
 from openmm_latent.errors import LatentError, require
-from openmm_latent.openmmlatent import LatentIntegrator
+from openmm_latent.openmmlatent import LatentIntegrator, LatentRestraintForce
+from openmm_latent.restraint import addRestraint
 
-#: Mode -> its number in C++. `exact` has no integrator yet.
-MODES = {"exploratory": LatentIntegrator.Exploratory, "guarded": LatentIntegrator.Guarded}
+#: Mode -> its number in C++.
+MODES = {
+    "exploratory": LatentIntegrator.Exploratory,
+    "guarded": LatentIntegrator.Guarded,
+    "exact": LatentIntegrator.Exact,
+}
+REALISATIONS = {"decode": LatentIntegrator.Decode, "steer": LatentIntegrator.Steer}
+
+#: Width of the driving restraint: in units of the slow coordinates (of unit variance), or in nm for model atoms.
+_SIGMA_SLOW, _SIGMA_STRUCTURE = 0.2, 0.02
 
 _VELOCITIES = ("redraw", "keep")
 
@@ -114,20 +123,28 @@ class LatentModel:
         velocities: str = "redraw",
         thresholds: Mapping[str, float] | None = None,
         others: Sequence[LatentModel] = (),
+        realisation: str | None = None,
+        drivenSteps: int = 500,
+        stepsPerPerturbation: int = 5,
+        sigma: float | None = None,
+        drivingStepSize: Any = None,
+        drivingFriction: Any = 1.0,
+        proposal: Mapping[str, float] | None = None,
     ) -> LatentIntegrator:
         """Wrap an OpenMM integrator so that it alternates with jumps of this model.
 
         Parameters
         ----------
         topology : openmm.app.Topology
-            From which the System was made; implicit solvent or vacuum.
+            From which the System was made.
         relaxation : openmm.Integrator
             Does the physical MD between jumps; it belongs to the returned integrator afterwards.
         jumpInterval : int
             Relaxation steps between two jumps.
-        mode : {"guarded", "exploratory"}
+        mode : {"guarded", "exploratory", "exact"}
             "guarded" refuses unsound jumps (energy, force, constraints, chirality, omega, bonds, clashes);
-            "exploratory" refuses only what is not finite. Neither gives Boltzmann frames.
+            "exploratory" refuses only what is not finite. Neither gives Boltzmann frames. "exact" accepts by a
+            Metropolis test on the work of driving the system to a proposal, and its frames are Boltzmann.
         seed : int
             One seed gives one trajectory of jumps.
         temperature : Quantity or float, optional
@@ -136,10 +153,28 @@ class LatentModel:
             After an accepted jump.
         thresholds : dict of str to float, optional
             Of the guard and the minimisation, by name: maxEnergyIncrease [kJ/mol], maxForce [kJ/mol/nm],
-            maxConstraintError, maxBondChange (both relative), maxOmegaDeviation [rad], minDistance [nm],
+            maxWork [kJ/mol] of a steered jump, maxConstraintError, maxBondChange (both relative), maxOmegaDeviation [rad], minDistance [nm],
             maxMinimizerIterations, minimizerTolerance [kJ/mol/nm].
         others : sequence of LatentModel
             Models that take turns with this one, jump by jump.
+        realisation : {"decode", "steer"}, optional
+            "decode" writes the decoded coordinates, needs a System without water, and is the default of "guarded" and
+            "exploratory". "steer" drives the system there with MD under a restraint, in any solvent, and is what
+            "exact" does. It needs `addRestraint` before.
+        drivenSteps : int
+            MD steps of one driven jump, rounded down to whole blocks.
+        stepsPerPerturbation : int
+            MD steps of a block: the restraint moves, and acts, between blocks.
+        sigma : float, optional
+            Width of the driving restraint, k = kT / sigma². In units of the slow coordinates (default 0.2); for a model
+            without them, of each model atom's position [nm] (default 0.02).
+        drivingStepSize : Quantity or float, optional
+            Of the driven steps [ps]; by default the relaxation integrator's.
+        drivingFriction : Quantity or float
+            Of the driven steps [1/ps].
+        proposal : dict of str to float, optional
+            Weights of the model's proposal kernels in exact mode, such as {"lag": 0.5, "independence": 0.5}; a kernel
+            that is not named gets none. By default as the model was trained.
 
         Returns
         -------
@@ -149,10 +184,23 @@ class LatentModel:
         Raises
         ------
         LatentError
-            The topology does not fit, holds water, or an argument is out of range. `relaxation` stays the caller's.
+            The topology does not fit, holds water (decode), the model cannot do what is asked, or an argument is out of
+            range. `relaxation` stays the caller's.
         """
         models = [self, *others]
         require(mode in MODES, f"mode must be one of {sorted(MODES)}, got {mode!r}")
+        if realisation is None:
+            realisation = "steer" if mode == "exact" else "decode"
+        require(realisation in REALISATIONS, f"realisation must be one of {sorted(REALISATIONS)}, got {realisation!r}")
+        require(
+            mode != "exact" or realisation == "steer",
+            "realisation must be 'steer' (or left out) in exact mode, got 'decode': written coordinates have no work "
+            "to test; use mode='guarded' to decode",
+        )
+        require(
+            mode != "exact" or velocities == "redraw",
+            "velocities must be 'redraw' in exact mode, got 'keep': velocities that depend on a jump's outcome bias it",
+        )
         require(velocities in _VELOCITIES, f"velocities must be 'redraw' or 'keep', got {velocities!r}")
         require(
             isinstance(jumpInterval, int) and jumpInterval >= 1,
@@ -160,12 +208,19 @@ class LatentModel:
         )
         require(isinstance(seed, int) and -(2**31) <= seed < 2**31, f"seed must be a 32-bit whole number, got {seed!r}")
         require(
-            not topo.has_water(topology),
+            realisation == "steer" or not topo.has_water(topology),
             "topology holds water: a jump that writes decoded coordinates would leave the solvent where it is, on top "
-            "of the moved atoms; use implicit solvent or vacuum (jumps in explicit solvent need steering, which this "
-            "release does not have yet)",
+            "of the moved atoms; give realisation='steer' and call model.addRestraint(system, topology) before",
         )
-        bundles = [model._bind(topology) for model in models]
+        for model in models:
+            require(
+                mode != "exact" or {"propose", "log_density", "slow"} <= set(model.manifest.capabilities),
+                f"mode 'exact' needs a model with propose and log_density on slow coordinates, which bundle "
+                f"'{model.name}' ({model.manifest.family}) lacks; use mode='guarded', or train the model with slow "
+                f"coordinates",
+            )
+        bundles = [model._bind(topology, model._proposalWeights(proposal)) for model in models]
+        driving = self._driving(drivenSteps, stepsPerPerturbation, sigma, drivingStepSize, drivingFriction)
         structure = topo.find_structure(topology)
         kelvin = _temperature(temperature)
         checked = _thresholds(thresholds or {})
@@ -177,28 +232,103 @@ class LatentModel:
         for name, value in checked.items():
             integrator.setThreshold(name, value)
         integrator.setMode(MODES[mode])
+        integrator.setRealisation(REALISATIONS[realisation])
+        integrator.setDriving(**driving)
         integrator.setRandomNumberSeed(seed)
         integrator.setTemperature(kelvin)
         integrator.setRedrawsVelocities(velocities == "redraw")
         integrator.setNumParticles(topology.getNumAtoms())
         for bundle in bundles:
-            integrator._addBundle(*bundle)
+            integrator._addBundle(*bundle.values())
         integrator._setStructureTerms(
             structure.bonds, structure.chiral_centres, structure.omegas, structure.heavy_atoms
         )
         return integrator
 
-    def _bind(self, topology: Topology) -> tuple[str, bytes, list[int], list[int], list[list[int]], int]:
-        """Return what C++ needs to know of this model in one System."""
+    def addRestraint(self, system: System, topology: Topology, name: str = "latentRestraint") -> LatentRestraintForce:
+        """Add the force that steers and drives, or a learned collective variable, to a System.
+
+        It is in a force group of its own and costs nothing while its parameter `<name>_k` is 0, as it is at first.
+
+        Parameters
+        ----------
+        system : openmm.System
+            Made from the topology; before any Context is.
+        topology : openmm.app.Topology
+        name : str
+            Begins the names of the Context parameters.
+
+        Returns
+        -------
+        LatentRestraintForce
+
+        Raises
+        ------
+        LatentError
+            The System does not fit the topology, or has a force of that name or no free force group.
+        """
+        return addRestraint(self, system, topology, name)
+
+    def _bind(self, topology: Topology, proposal_weights: Sequence[float] = ()) -> dict[str, Any]:
+        """Return what C++ needs to know of this model in one System: the fields of LatentBundle."""
         atoms = self.modelAtoms(topology)
-        return (
-            self.name,
-            self._bundle.archive,
-            atoms,
-            topo.whole_parents(topology, atoms, np.array(self.manifest.reference_positions)),
-            topo.find_riders(topology, atoms),
-            self.manifest.noise_sizes["jump"],
+        sizes = self.manifest.noise_sizes
+        return {
+            "name": self.name,
+            "archive": self._bundle.archive,
+            "particles": atoms,
+            "wholeParent": topo.whole_parents(topology, atoms, np.array(self.manifest.reference_positions)),
+            "riders": topo.find_riders(topology, atoms),
+            "numNoise": sizes["jump"],
+            "numPropagateNoise": sizes.get("propagate", 0),
+            "numProposeNoise": sizes.get("propose", 0),
+            "slowPeriods": self.manifest.slow_periods,
+            "proposalWeights": list(proposal_weights),
+        }
+
+    def _proposalWeights(self, proposal: Mapping[str, float] | None) -> list[float]:
+        """Check and order the weights of the proposal kernels; empty for those of the bundle."""
+        if proposal is None:
+            return []
+        known = self.manifest.proposals
+        for name, weight in proposal.items():
+            require(
+                name in known,
+                f"proposal names the kernel {name!r}, but bundle '{self.name}' has {', '.join(known) or 'none'}; choose "
+                f"of these",
+            )
+            require(
+                bool(isinstance(weight, int | float | np.number) and 0 <= weight < math.inf),
+                f"proposal: the weight of '{name}' must be a number, zero or positive, got {weight!r}",
+            )
+        require(sum(proposal.values()) > 0, f"proposal must give one kernel a positive weight, got {dict(proposal)}")
+        return [float(proposal.get(name, 0.0)) for name in known]
+
+    def _driving(self, steps: int, block: int, sigma: float | None, step_size: Any, friction: Any) -> dict[str, Any]:
+        """Check the driving arguments of createIntegrator and return those of LatentIntegrator.setDriving."""
+        for name, value in (("drivenSteps", steps), ("stepsPerPerturbation", block)):
+            require(
+                isinstance(value, int) and value >= 1,
+                f"{name} must be a whole number of MD steps, at least 1, got {value!r}",
+            )
+        require(block <= steps, f"stepsPerPerturbation must not exceed drivenSteps={steps}, got {block}; 5 is usual")
+        if sigma is None:
+            sigma = _SIGMA_SLOW if self.manifest.n_slow else _SIGMA_STRUCTURE
+        require(
+            bool(isinstance(sigma, int | float | np.number) and 0 < sigma < math.inf),
+            f"sigma must be a positive width, in units of the slow coordinates (or nm), got {sigma!r}",
         )
+        step_size = 0.0 if step_size is None else _plain(step_size, unit.picosecond)
+        friction = _plain(friction, unit.picosecond**-1)
+        require(0 <= step_size < math.inf, f"drivingStepSize must be a positive time in ps, got {step_size}")
+        require(0 <= friction < math.inf, f"drivingFriction must be zero or more per ps, got {friction}")
+        return {
+            "drivenSteps": steps,
+            "stepsPerPerturbation": block,
+            "sigma": float(sigma),
+            "drivingStepSize": step_size,
+            "drivingFriction": friction,
+        }
 
 
 def _thresholds(thresholds: Mapping[str, Any]) -> dict[str, float]:
@@ -218,6 +348,11 @@ def _temperature(temperature: Any) -> float:
     if temperature is None:
         # An AndersenThermostat in the System can give one, too; C++ finds it when the first jump is made.
         return -1.0
-    kelvin = float(temperature.value_in_unit(unit.kelvin) if unit.is_quantity(temperature) else temperature)
+    kelvin = _plain(temperature, unit.kelvin)
     require(0 <= kelvin < math.inf, f"temperature must be zero or more kelvin, got {kelvin}")
     return kelvin
+
+
+def _plain(value: Any, in_unit: Any) -> float:
+    """Return a Quantity in a unit, or a number as it is."""
+    return float(value.value_in_unit(in_unit) if unit.is_quantity(value) else value)

@@ -136,6 +136,9 @@ double LatentIntegrator::driveAlong(JumpRecord& record, bool isStructure) {
         if (isStructure)
             context->setParameter(restraint.getProgressParameter(), fraction);
     };
+    record.drivenSteps = driving.numSteps;
+    record.stepsPerPerturbation = driving.stepsPerPerturbation;
+    record.sigma = driving.sigma;
     auto start = chrono::steady_clock::now();
     double work;
     DrivingScope scope(*context, *this, parametersOf(restraint));

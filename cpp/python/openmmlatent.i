@@ -85,6 +85,8 @@ RELEASES_LOCK(OpenMMLatent::LatentIntegrator::jump)
 %apply SWIGTYPE* DISOWN { OpenMM::Integrator* given };
 %newobject OpenMMLatent::LatentIntegrator::_adopt;
 
+// `from` is a keyword of Python.
+%rename(_from) OpenMMLatent::JumpRecord::from;
 %immutable;
 %include "openmm_latent/JumpRecord.h"
 %mutable;
@@ -166,6 +168,9 @@ public:
             const OpenMMLatent::Driving& driving = self->getDriving();
             return {(double) driving.numSteps, (double) driving.stepsPerPerturbation, driving.sigma, driving.stepSize,
                     driving.friction};
+        }
+        std::vector<double> _getSlowPeriods(int index) const {
+            return self->getBundle(index).slowPeriods;
         }
         std::string _getBundleName(int index) const {
             return self->getBundle(index).name;

@@ -9,6 +9,7 @@ For a structure NAME.pdb the folder gets
 | `NAME.csv` | OpenMM's StateDataReporter |
 | `NAME.latent.csv` | what became of each jump, and the slow coordinates |
 | `NAME.json` | provenance, with the mode: what a frame is worth |
+| `NAME.tuning.json` | exact mode: every setting tried before production, and the one chosen |
 | `NAME.resume` | save point |
 """
 
@@ -32,13 +33,15 @@ from openmm_latent.data.prepare import prepare
 from openmm_latent.data.resume import load_point, save_point, write_whole
 from openmm_latent.errors import LatentError, require
 from openmm_latent.reporters import LatentReporter
-from openmm_latent.simulation import LatentModel
+from openmm_latent.simulation import REALISATIONS, LatentModel
+from openmm_latent.tuning import tune_driving
 from openmm_latent.version import __version__
 
 #: What the frames of each mode are worth; written into the provenance.
 FRAMES = {
     "guarded": "physically sound, not Boltzmann; the relaxations are unbiased short MD",
     "exploratory": "not Boltzmann, for finding states",
+    "exact": "Boltzmann at the relaxation's temperature, whatever the network learned",
 }
 
 
@@ -47,10 +50,16 @@ class HybridConfig:
     """What to run."""
 
     temperature: float  # [K] of relaxation and redrawn velocities
-    solvent: str = "obc2"  # "obc2" or "vacuum"
+    solvent: str = "obc2"  # "obc2", "vacuum" or, with realisation "steer", "tip3p"
     duration: float = 1000.0  # [ps] of relaxation MD
     jump_interval: int = 500  # relaxation steps between jumps
-    mode: str = "guarded"  # "guarded" or "exploratory"
+    mode: str = "guarded"  # "guarded", "exploratory" or "exact"
+    realisation: str = "decode"  # "decode" or "steer"; an exact run always steers
+    driven_steps: int = 500  # MD steps of a steered or exact jump
+    steps_per_perturbation: int = 5
+    sigma: float | None = None  # width of the driving restraint; None: the model's default
+    is_tuned: bool = False  # exact mode: choose the three above in a phase before production
+    pressure: float = 1.0  # [bar], of explicit solvent
     timestep: float = 0.002  # [ps]; 0.004 with hydrogen_mass=3
     friction: float = 5.0  # [1/ps]: warms a decoded frame up within the default jump interval
     hydrogen_mass: float | None = None  # [amu]
@@ -63,12 +72,21 @@ class HybridConfig:
         """Raise `LatentError` for values that cannot run."""
         for name in ("temperature", "duration", "timestep", "friction"):
             require(getattr(self, name) > 0, f"{name} must be positive, got {getattr(self, name)}")
-        require(
-            self.solvent in ("obc2", "vacuum"),
-            f"solvent must be obc2 or vacuum for a hybrid run, got {self.solvent!r}: jumps in explicit water need "
-            f"steering, which this release does not have",
-        )
+        require(self.solvent in FORCE_FIELDS, f"solvent must be one of {', '.join(FORCE_FIELDS)}, got {self.solvent!r}")
         require(self.mode in FRAMES, f"mode must be one of {', '.join(FRAMES)}, got {self.mode!r}")
+        require(
+            self.realisation in REALISATIONS,
+            f"realisation must be one of {', '.join(REALISATIONS)}, got {self.realisation!r}",
+        )
+        require(
+            self.solvent != "tip3p" or self.is_driven,
+            "solvent tip3p needs jumps that steer: written coordinates would leave the water where it is; give "
+            "realisation 'steer' (--realisation steer)",
+        )
+        require(
+            not self.is_tuned or self.mode == "exact",
+            f"tuning is for mode 'exact', got mode {self.mode!r}; leave --tune out",
+        )
         require(self.jump_interval >= 1, f"jump_interval must be at least 1 step, got {self.jump_interval}")
         require(self.steps_per_report >= 1, f"report_interval must be at least 1 step, got {self.report_interval}")
         require(self.seed >= 1, f"seed must be at least 1, got {self.seed}; OpenMM takes 0 as `choose one`")
@@ -82,6 +100,11 @@ class HybridConfig:
             f"duration {self.duration} ps is shorter than one report interval of {self.steps_per_report} steps; "
             f"give a longer duration or a shorter report_interval",
         )
+
+    @property
+    def is_driven(self) -> bool:
+        """Whether a restraint drives the jumps."""
+        return self.mode == "exact" or self.realisation == "steer"
 
     @property
     def steps_per_report(self) -> int:
@@ -115,12 +138,26 @@ class HybridRun:
         self.provenance = self._describe(bundle, top, model, chosen.getName())
         self._refuse_another_run()
         system = build_system(structure.topology, config.solvent, hydrogen_mass=config.hydrogen_mass)
+        if config.solvent == "tip3p":
+            barostat = openmm.MonteCarloBarostat(config.pressure * unit.bar, config.temperature * unit.kelvin)
+            barostat.setRandomNumberSeed(config.seed)
+            system.addForce(barostat)
+        if config.is_driven:
+            model.addRestraint(system, structure.topology)
         relaxation = openmm.LangevinMiddleIntegrator(
             config.temperature * unit.kelvin, config.friction / unit.picosecond, config.timestep * unit.picosecond
         )
         relaxation.setRandomNumberSeed(config.seed)
         integrator = model.createIntegrator(
-            structure.topology, relaxation, jumpInterval=config.jump_interval, mode=config.mode, seed=config.seed
+            structure.topology,
+            relaxation,
+            jumpInterval=config.jump_interval,
+            mode=config.mode,
+            seed=config.seed,
+            realisation="steer" if config.is_driven else "decode",
+            drivenSteps=config.driven_steps,
+            stepsPerPerturbation=config.steps_per_perturbation,
+            sigma=config.sigma,
         )
         self.simulation = app.Simulation(structure.topology, system, integrator, chosen, properties)
         self.n_done = 0
@@ -133,6 +170,8 @@ class HybridRun:
             self.simulation.context.setPositions(structure.positions)
             self.simulation.minimizeEnergy()
             self.simulation.context.setVelocitiesToTemperature(config.temperature * unit.kelvin, config.seed)
+            if config.is_tuned:
+                self._tune()
         self._add_reporters(model)
 
     def path(self, suffix: str) -> Path:
@@ -193,6 +232,14 @@ class HybridRun:
                 f"the run failed after {self.n_done} frames ({' '.join(str(error).split())}); give a shorter timestep "
                 f"or another seed"
             ) from error
+
+    def _tune(self) -> None:
+        """Equilibrate, then tune; a run that goes on has its setting from the save point."""
+        integrator = self.simulation.integrator
+        integrator.step(self.config.jump_interval)
+        tune_driving(self.simulation).write(self.path("tuning.json"))
+        self.simulation.context.setTime(0)
+        self.simulation.context.setStepCount(0)
 
     def _structure(self, top: Path) -> app.PDBFile:
         """Return the structure to run, written into the folder by the first call."""

@@ -16,11 +16,25 @@ def simulate(
     bundle: Annotated[Path, typer.Argument(help="A bundle, e.g. peptide.latent.pt.")],
     top: Annotated[Path, typer.Option(help="PDB file of the system; missing atoms and hydrogens are added.")],
     out: Annotated[Path, typer.Option(help="Folder for trajectory, reports, save point and provenance.")],
-    solvent: Annotated[str, typer.Option(help="obc2 (implicit) or vacuum.")] = "obc2",
+    solvent: Annotated[
+        str, typer.Option(help="obc2 (implicit), vacuum, or tip3p (with --realisation steer).")
+    ] = "obc2",
     temperature: Annotated[float | None, typer.Option(help="[K]", show_default="that of the training data")] = None,
     duration: Annotated[float, typer.Option(help="[ps] of MD between jumps, all together.")] = 1000.0,
     jump_interval: Annotated[int, typer.Option(help="MD steps between two jumps.")] = 500,
-    mode: Annotated[str, typer.Option(help="guarded (unsound jumps are refused) or exploratory.")] = "guarded",
+    mode: Annotated[
+        str, typer.Option(help="guarded (unsound jumps are refused), exploratory, or exact (Boltzmann frames).")
+    ] = "guarded",
+    realisation: Annotated[
+        str, typer.Option(help="decode (write coordinates) or steer (drive there with MD); exact mode steers.")
+    ] = "decode",
+    driven_steps: Annotated[int, typer.Option(help="MD steps of a steered or exact jump.")] = 500,
+    steps_per_perturbation: Annotated[int, typer.Option(help="MD steps between two moves of the restraint.")] = 5,
+    sigma: Annotated[
+        float | None, typer.Option(help="Width of the driving restraint.", show_default="0.2 slow units, or 0.02 nm")
+    ] = None,
+    tune: Annotated[bool, typer.Option("--tune", help="Exact mode: choose the three above before production.")] = False,
+    pressure: Annotated[float, typer.Option(help="[bar], of explicit solvent.")] = 1.0,
     timestep: Annotated[float, typer.Option(help="[ps]; 0.004 needs --hydrogen-mass 3.")] = 0.002,
     friction: Annotated[
         float, typer.Option(help="[1/ps]; 5 warms a decoded frame up within the default --jump-interval.")
@@ -44,6 +58,10 @@ def simulate(
     - `openmm-latent simulate peptide.latent.pt --top peptide.pdb --out hybrid --temperature 300`
 
     - `openmm-latent simulate m.latent.pt --top protein.pdb --out fast --timestep 0.004 --hydrogen-mass 3 --format dcd`
+
+    - `openmm-latent simulate m.latent.pt --top peptide.pdb --out exact --mode exact --tune --temperature 300`
+
+    - `openmm-latent simulate m.latent.pt --top peptide.pdb --out wet --solvent tip3p --realisation steer`
     """
     from openmm_latent.bundle import inspect_bundle
     from openmm_latent.cli.hybrid import HybridConfig, HybridRun
@@ -59,6 +77,12 @@ def simulate(
         duration=duration,
         jump_interval=jump_interval,
         mode=mode,
+        realisation=realisation,
+        driven_steps=driven_steps,
+        steps_per_perturbation=steps_per_perturbation,
+        sigma=sigma,
+        is_tuned=tune,
+        pressure=pressure,
         timestep=timestep,
         friction=friction,
         hydrogen_mass=hydrogen_mass,

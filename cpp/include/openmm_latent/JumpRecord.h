@@ -22,6 +22,9 @@ struct JumpRecord {
     int minimizerIterations = 0;
     std::vector<double> from;    /**< slow coordinates where a drive began: the drawn centre c0 in exact mode */
     std::vector<double> to;      /**< slow coordinates where it was to lead */
+    int drivenSteps = 0;
+    int stepsPerPerturbation = 0;
+    double sigma = 0;
     double work = 0;             /**< total work of the drive: change of the total energy less heat */
     double logProposalRatio = 0; /**< exact mode: ln q(from | to) - ln q(to | from) */
     double acceptance = 0;       /**< exact mode: probability with which the jump was to be accepted */

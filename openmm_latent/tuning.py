@@ -1,0 +1,172 @@
+"""Tuning of driven jumps, before production: how wide the restraint, how long the drive, how long its blocks."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from openmm.app import Simulation
+
+from openmm_latent.errors import require
+from openmm_latent.openmmlatent import LatentIntegrator
+
+_SIGMAS = (0.05, 0.1, 0.2, 0.4)
+_STEPS = (50, 100, 200, 500, 1000, 2000)
+_BLOCKS = (1, 2, 5, 10)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What one setting gave.
+
+    Attributes
+    ----------
+    drivenSteps, stepsPerPerturbation, sigma
+        The setting.
+    n_jumps : int
+        Jumps tried.
+    acceptance : float
+        Mean of their acceptance probabilities.
+    seconds_per_jump : float
+        CPU time of one [s], relaxation included.
+    speed : float
+        Mean of acceptance times squared distance between the two centres, per CPU-second: how fast the slow coordinates
+        would diffuse by jumps alone [squared slow coordinates / s].
+    """
+
+    drivenSteps: int
+    stepsPerPerturbation: int
+    sigma: float
+    n_jumps: int
+    acceptance: float
+    seconds_per_jump: float
+    speed: float
+
+    @property
+    def setting(self) -> dict[str, float]:
+        """The keywords of `LatentIntegrator.setDriving`."""
+        return {
+            "drivenSteps": self.drivenSteps,
+            "stepsPerPerturbation": self.stepsPerPerturbation,
+            "sigma": self.sigma,
+        }
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """The record of a tuning phase: every trial, and the one whose setting is in use from then on."""
+
+    trials: list[Trial]
+    chosen: Trial
+
+    def write(self, path: str | Path) -> None:
+        """Write the record as JSON."""
+        Path(path).write_text(json.dumps(asdict(self), indent=2) + "\n")
+
+
+def tune_driving(
+    simulation: Simulation,
+    n_jumps: int = 20,
+    sigmas: Sequence[float] = _SIGMAS,
+    steps: Sequence[int] = _STEPS,
+    blocks: Sequence[int] = _BLOCKS,
+) -> Tuning:
+    """Choose how the jumps of an exact-mode Simulation are driven; run it before production.
+
+    One after another, three settings are varied while the others stay: the restraint's width, the driven steps, the
+    steps per perturbation. Each candidate makes jumps with the usual relaxation between them; that with the largest
+    `Trial.speed` is kept. The frames of the phase are no sample of production: add reporters after it. Its end is
+    final: nothing adapts later, as an exact chain demands. Time and step count are put back.
+
+    Parameters
+    ----------
+    simulation : openmm.app.Simulation
+        Whose integrator is a LatentIntegrator in exact mode, equilibrated.
+    n_jumps : int
+        Jumps a candidate makes.
+    sigmas, steps, blocks : sequence
+        Candidates, in the units of `LatentModel.createIntegrator`.
+
+    Returns
+    -------
+    Tuning
+
+    Raises
+    ------
+    LatentError
+        The Simulation has another integrator or mode, reporters already, or no candidate is given.
+    """
+    integrator = simulation.integrator
+    require(
+        isinstance(integrator, LatentIntegrator) and integrator.getMode() == LatentIntegrator.Exact,
+        f"tune_driving needs a Simulation whose integrator is a LatentIntegrator in exact mode, got "
+        f"{type(integrator).__name__}; make it with LatentModel.createIntegrator(..., mode='exact')",
+    )
+    require(n_jumps >= 1, f"n_jumps must be at least 1, got {n_jumps}; 20 is usual")
+    require(
+        not simulation.reporters,
+        f"simulation must have no reporters yet, got {len(simulation.reporters)}: frames of the tuning phase are no "
+        f"sample; add reporters after it",
+    )
+    require(
+        min(len(sigmas), len(steps), len(blocks)) > 0, "sigmas, steps and blocks must each give at least one candidate"
+    )
+    context = simulation.context
+    start_time, start_step = context.getTime(), context.getStepCount()
+    trials: list[Trial] = []
+    for name, candidates in (("sigma", sigmas), ("drivenSteps", steps), ("stepsPerPerturbation", blocks)):
+        best: Trial | None = None
+        for candidate in candidates:
+            setting = {**integrator.getDriving(), name: candidate}
+            if setting["stepsPerPerturbation"] > setting["drivenSteps"]:
+                continue
+            integrator.setDriving(**setting)
+            trial = _try(integrator, n_jumps)
+            trials.append(trial)
+            if best is None or trial.speed > best.speed:
+                best = trial
+        require(best is not None, f"{name}: no candidate of {list(candidates)} fits the others; give other candidates")
+        assert best is not None  # for mypy
+        integrator.setDriving(**best.setting)
+        chosen = best
+    context.setTime(start_time)
+    context.setStepCount(start_step)
+    return Tuning(trials, chosen)
+
+
+def _try(integrator: LatentIntegrator, n_jumps: int) -> Trial:
+    """Make jumps with relaxation between them and take their measure."""
+    first = integrator.getNumJumps()
+    started = time.process_time()
+    while integrator.getNumJumps() < first + n_jumps:
+        integrator.step(integrator.getJumpInterval())
+    seconds = time.process_time() - started
+    records = list(integrator.getJumpRecords(first))
+    gains = [
+        record.acceptance * _squared_distance(record._from, record.to, integrator._getSlowPeriods(record.bundle))
+        for record in records
+    ]
+    driving = integrator.getDriving()
+    return Trial(
+        drivenSteps=driving["drivenSteps"],
+        stepsPerPerturbation=driving["stepsPerPerturbation"],
+        sigma=driving["sigma"],
+        n_jumps=n_jumps,
+        acceptance=sum(record.acceptance for record in records) / n_jumps,
+        seconds_per_jump=seconds / n_jumps,
+        speed=sum(gains) / seconds,
+    )
+
+
+def _squared_distance(start: Sequence[float], end: Sequence[float], periods: Sequence[float]) -> float:
+    """Return |end - start|², the short way round where a coordinate is an angle."""
+    total = 0.0
+    for a, b, period in zip(start, end, periods, strict=True):
+        distance = b - a
+        if period > 0:
+            distance -= period * round(distance / period)
+        total += distance**2
+    return total

@@ -152,9 +152,9 @@ class LatentModel:
         velocities : {"redraw", "keep"}
             After an accepted jump.
         thresholds : dict of str to float, optional
-            Of the guard and the minimisation, by name: maxEnergyIncrease [kJ/mol], maxForce [kJ/mol/nm],
-            maxWork [kJ/mol] of a steered jump, maxConstraintError, maxBondChange (both relative), maxOmegaDeviation [rad], minDistance [nm],
-            maxMinimizerIterations, minimizerTolerance [kJ/mol/nm].
+            Of the guard and the minimisation, by name: maxEnergyIncrease [kJ/mol], maxForce [kJ/mol/nm], maxWork
+            [kJ/mol] (in place of both when steering), maxConstraintError, maxBondChange (both relative),
+            maxOmegaDeviation [rad], minDistance [nm], maxMinimizerIterations, minimizerTolerance [kJ/mol/nm].
         others : sequence of LatentModel
             Models that take turns with this one, jump by jump.
         realisation : {"decode", "steer"}, optional
@@ -294,8 +294,8 @@ class LatentModel:
         for name, weight in proposal.items():
             require(
                 name in known,
-                f"proposal names the kernel {name!r}, but bundle '{self.name}' has {', '.join(known) or 'none'}; choose "
-                f"of these",
+                f"proposal names the kernel {name!r}, but bundle '{self.name}' has {', '.join(known) or 'none'}; "
+                f"choose of these",
             )
             require(
                 bool(isinstance(weight, int | float | np.number) and 0 <= weight < math.inf),

@@ -16,9 +16,7 @@ def simulate(
     bundle: Annotated[Path, typer.Argument(help="A bundle, e.g. peptide.latent.pt.")],
     top: Annotated[Path, typer.Option(help="PDB file of the system; missing atoms and hydrogens are added.")],
     out: Annotated[Path, typer.Option(help="Folder for trajectory, reports, save point and provenance.")],
-    solvent: Annotated[
-        str, typer.Option(help="obc2 (implicit), vacuum, or tip3p (with --realisation steer).")
-    ] = "obc2",
+    solvent: Annotated[str, typer.Option(help="obc2 or vacuum (implicit); tip3p with --realisation steer.")] = "obc2",
     temperature: Annotated[float | None, typer.Option(help="[K]", show_default="that of the training data")] = None,
     duration: Annotated[float, typer.Option(help="[ps] of MD between jumps, all together.")] = 1000.0,
     jump_interval: Annotated[int, typer.Option(help="MD steps between two jumps.")] = 500,

@@ -3,8 +3,8 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <chrono>
-#include <map>
 
 #include "jumpKernels.h"
 
@@ -16,7 +16,6 @@ namespace OpenMMLatent {
 void CommonJumpKernel::initialize(const System& system, const LatentIntegrator& integrator) {
     loadProposals(system, integrator, device());
     ContextSelector selector(cc);
-    cellOffsets.initialize<mm_int4>(cc, cc.getPaddedNumAtoms(), "latentCellOffsets");
     savedPosq.initialize(cc, cc.getPosq().getSize(), cc.getPosq().getElementSize(), "latentSavedPosq");
     savedVelm.initialize(cc, cc.getVelm().getSize(), cc.getVelm().getElementSize(), "latentSavedVelm");
     if (cc.getUseMixedPrecision())
@@ -31,65 +30,36 @@ void CommonJumpKernel::initialize(const System& system, const LatentIntegrator& 
 void CommonJumpKernel::prepare(const LatentBundle& bundle, DeviceBundle& buffers) {
     buffers.numModelAtoms = (int) bundle.particles.size();
     buffers.numRiders = (int) bundle.riders.size();
-    int numGathered = buffers.numModelAtoms + buffers.numRiders;
-    vector<int> place(isFrozen.size(), -1);
+    vector<int> particles = bundle.particles;
     vector<mm_int4> riders(max(1, buffers.numRiders));
-    for (int i = 0; i < buffers.numModelAtoms; i++)
-        place[bundle.particles[i]] = i;
     for (int i = 0; i < buffers.numRiders; i++) {
         const Rider& rider = bundle.riders[i];
-        int slot = buffers.numModelAtoms + i;
-        place[rider.particle] = slot;
-        riders[i] = mm_int4(slot, rider.origin, rider.axis, rider.plane);
+        riders[i] = mm_int4((int) particles.size(), rider.origin, rider.axis, rider.plane);
+        particles.push_back(rider.particle);
     }
-    buffers.place.initialize<int>(cc, (int) place.size(), "latentPlace");
-    buffers.place.upload(place);
-    for (size_t i = 0; i < place.size(); i++)
-        if (isFrozen[i])
-            place[i] = -1;
+    buffers.gather.initialize(cc, particles, isPeriodic);
+    vector<int> place(isFrozen.size(), -1);
+    for (size_t i = 0; i < particles.size(); i++)
+        if (!isFrozen[particles[i]])
+            place[particles[i]] = (int) i;
     buffers.movablePlace.initialize<int>(cc, (int) place.size(), "latentMovablePlace");
     buffers.movablePlace.upload(place);
     buffers.riders.initialize<mm_int4>(cc, (int) riders.size(), "latentRiders");
     buffers.riders.upload(riders);
-    int elementSize = usesDoubles() ? sizeof(double) : sizeof(float);
-    buffers.gathered.initialize(cc, 3 * numGathered, elementSize, "latentGathered");
-    buffers.displacements.initialize(cc, 3 * numGathered, elementSize, "latentDisplacements");
+    buffers.displacements.initialize(cc, 3 * particles.size(), sizeOfPos(cc), "latentDisplacements");
 
-    map<string, string> defines;
-    defines["NUM_ATOMS"] = cc.intToString(cc.getNumAtoms());
-    defines["POS"] = usesDoubles() ? "double" : "float";
-    if (cc.getUseMixedPrecision())
-        defines["HAS_CORRECTION"] = "1";
-    if (isPeriodic)
-        defines["IS_PERIODIC"] = "1";
-    ComputeProgram program = cc.compileProgram(JumpKernelSource, defines);
-    ArrayInterface& correction = cc.getUseMixedPrecision() ? cc.getPosqCorrection() : cc.getPosq();
-    buffers.gather = program->createKernel("gatherAtoms");
-    buffers.gather->addArg(cc.getPosq());
-    buffers.gather->addArg(correction);
-    buffers.gather->addArg(cc.getAtomIndexArray());
-    buffers.gather->addArg(buffers.place);
-    buffers.gather->addArg(cellOffsets);
-    buffers.gather->addArg(buffers.gathered);
-    for (int axis = 0; axis < 3; axis++)
-        buffers.gather->addArg();
+    ComputeProgram program = cc.compileProgram(JumpKernelSource, kernelDefines(cc));
     buffers.ride = program->createKernel("carryRiders");
-    buffers.ride->addArg(buffers.gathered);
+    buffers.ride->addArg(buffers.gather.gathered);
     buffers.ride->addArg(buffers.displacements);
     buffers.ride->addArg(buffers.riders);
     buffers.ride->addArg(buffers.numRiders);
     buffers.scatter = program->createKernel("scatterAtoms");
     buffers.scatter->addArg(cc.getPosq());
-    buffers.scatter->addArg(correction);
+    buffers.scatter->addArg(cc.getUseMixedPrecision() ? cc.getPosqCorrection() : cc.getPosq());
     buffers.scatter->addArg(cc.getAtomIndexArray());
     buffers.scatter->addArg(buffers.movablePlace);
     buffers.scatter->addArg(buffers.displacements);
-}
-
-void CommonJumpKernel::uploadCellOffsets() {
-    vector<mm_int4> offsets(cc.getPosCellOffsets());
-    offsets.resize(cellOffsets.getSize());
-    cellOffsets.upload(offsets);
 }
 
 bool CommonJumpKernel::move(ContextImpl&, int seed, JumpRecord& record) {
@@ -98,17 +68,7 @@ bool CommonJumpKernel::move(ContextImpl&, int seed, JumpRecord& record) {
     Vec3 box[3];
     {
         ContextSelector selector(cc);
-        cc.getPeriodicBoxVectors(box[0], box[1], box[2]);
-        if (isPeriodic)
-            uploadCellOffsets();
-        for (int axis = 0; axis < 3; axis++) {
-            if (cc.getUseDoublePrecision())
-                buffers.gather->setArg(6 + axis, mm_double4(box[axis][0], box[axis][1], box[axis][2], 0));
-            else
-                buffers.gather->setArg(6 + axis,
-                                       mm_float4((float) box[axis][0], (float) box[axis][1], (float) box[axis][2], 0));
-        }
-        buffers.gather->execute(cc.getNumAtoms());
+        buffers.gather.execute(box);
     }
     bool isFinite = propose(buffers, isPeriodic ? box : nullptr, seed, record);
     auto proposedAt = chrono::steady_clock::now();
@@ -124,11 +84,11 @@ bool CommonJumpKernel::move(ContextImpl&, int seed, JumpRecord& record) {
 }
 
 bool CommonJumpKernel::propose(DeviceBundle& buffers, const Vec3* box, int seed, JumpRecord& record) {
-    auto type = usesDoubles() ? at::kDouble : at::kFloat;
+    auto type = usesDoubles(cc) ? at::kDouble : at::kFloat;
     at::Tensor all = at::empty({buffers.numModelAtoms + buffers.numRiders, 3}, type);
     {
         ContextSelector selector(cc);
-        buffers.gathered.download(all.data_ptr(), true);
+        buffers.gather.gathered.download(all.data_ptr(), true);
     }
     at::Tensor positions = all.to(at::kDouble, false, true);
     at::Tensor displacements =
@@ -138,7 +98,7 @@ bool CommonJumpKernel::propose(DeviceBundle& buffers, const Vec3* box, int seed,
     ContextSelector selector(cc);
     if (box != nullptr) {
         all.copy_(positions);  // riders need molecules whole
-        buffers.gathered.upload(all.data_ptr(), true);
+        buffers.gather.gathered.upload(all.data_ptr(), true);
     }
     all.narrow(0, 0, buffers.numModelAtoms).copy_(displacements);
     buffers.displacements.upload(all.data_ptr(), true);

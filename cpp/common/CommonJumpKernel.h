@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "ParticleGather.h"
 #include "openmm/common/ComputeArray.h"
 #include "openmm/common/ComputeContext.h"
 #include "openmm/common/ComputeKernel.h"
@@ -28,33 +29,29 @@ protected:
     /** One bundle's buffers on the device; its gathered particles are the model atoms, then the riders. */
     struct DeviceBundle {
         int numModelAtoms = 0, numRiders = 0;
-        OpenMM::ComputeArray place;          // per particle of the System, where it is gathered, or -1
-        OpenMM::ComputeArray movablePlace;   // the same, but -1 for particles without mass, which stay
-        OpenMM::ComputeArray gathered;       // xyz of the gathered particles, in the precision of positions
-        OpenMM::ComputeArray displacements;  // the same layout
-        OpenMM::ComputeArray riders;         // int4: slot in gathered, origin, axis, plane
-        OpenMM::ComputeKernel gather, ride, scatter;
+        ParticleGather gather;
+        OpenMM::ComputeArray movablePlace;   // as gather.place, but -1 for particles without mass, which stay
+        OpenMM::ComputeArray displacements;  // the same layout as gather.gathered
+        OpenMM::ComputeArray riders;         // int4: row in gathered, origin, axis, plane
+        OpenMM::ComputeKernel ride, scatter;
     };
 
     /** Where torch works. */
     virtual at::Device device() { return at::kCPU; }
     /**
-     * Fill the model atoms' part of `displacements` and make the molecules in `gathered` whole. Here by way of the
+     * Fill the model atoms' part of `displacements` and make the gathered molecules whole. Here by way of the
      * host; a platform whose memory torch can use overrides it.
      *
      * @return false if the module's output is not finite
      */
     virtual bool propose(DeviceBundle& buffers, const OpenMM::Vec3* box, int seed, JumpRecord& record);
-    bool usesDoubles() const { return cc.getUseDoublePrecision() || cc.getUseMixedPrecision(); }
 
     OpenMM::ComputeContext& cc;
 
 private:
     void prepare(const LatentBundle& bundle, DeviceBundle& buffers);
-    void uploadCellOffsets();
 
     std::vector<std::unique_ptr<DeviceBundle>> buffersOf;  // each bundle
-    OpenMM::ComputeArray cellOffsets;
     // The snapshot that restore() brings back.
     OpenMM::ComputeArray savedPosq, savedCorrection, savedVelm;
     std::vector<int> savedAtomIndex;

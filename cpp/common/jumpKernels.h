@@ -8,32 +8,6 @@ namespace OpenMMLatent {
 inline const char* const JumpKernelSource = R"(
 // POS is double in mixed and double precision, float in single. Slot i of posq holds particle order[i].
 
-/** Copy model atoms and riders, unwrapped, into one compact array. */
-KERNEL void gatherAtoms(GLOBAL const real4* RESTRICT posq, GLOBAL const real4* RESTRICT correction,
-        GLOBAL const int* RESTRICT order, GLOBAL const int* RESTRICT place, GLOBAL const int4* RESTRICT cellOffsets,
-        GLOBAL POS* RESTRICT gathered, real4 boxX, real4 boxY, real4 boxZ) {
-    for (int i = GLOBAL_ID; i < NUM_ATOMS; i += GLOBAL_SIZE) {
-        int slot = place[order[i]];
-        if (slot < 0)
-            continue;
-        real4 p = posq[i];
-        POS x = p.x, y = p.y, z = p.z;
-#ifdef HAS_CORRECTION
-        real4 c = correction[i];
-        x += c.x; y += c.y; z += c.z;
-#endif
-#ifdef IS_PERIODIC
-        int4 cell = cellOffsets[i];
-        x -= cell.x*(POS) boxX.x + cell.y*(POS) boxY.x + cell.z*(POS) boxZ.x;
-        y -= cell.y*(POS) boxY.y + cell.z*(POS) boxZ.y;
-        z -= cell.z*(POS) boxZ.z;
-#endif
-        gathered[3*slot] = x;
-        gathered[3*slot+1] = y;
-        gathered[3*slot+2] = z;
-    }
-}
-
 /** An orthonormal frame on three points, as nine numbers; 0 if they are (nearly) on a line. */
 DEVICE int localFrame(const POS* o, const POS* a, const POS* p, POS* frame) {
     POS ux = a[0]-o[0], uy = a[1]-o[1], uz = a[2]-o[2];

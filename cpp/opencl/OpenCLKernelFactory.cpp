@@ -1,5 +1,6 @@
 // openmm-latent: learned latent jumps for OpenMM. MIT licence, see LICENSE.
 #include "CommonJumpKernel.h"
+#include "CommonRestraintKernel.h"
 #include "openmm/KernelFactory.h"
 #include "openmm/OpenMMException.h"
 #include "openmm/Platform.h"
@@ -13,12 +14,14 @@ namespace OpenMMLatent {
 
 namespace {
 
-class OpenCLJumpKernelFactory : public KernelFactory {
+class OpenCLKernelFactory : public KernelFactory {
 public:
     KernelImpl* createKernelImpl(string name, const Platform& platform, ContextImpl& context) const override {
         auto& data = *static_cast<OpenCLPlatform::PlatformData*>(context.getPlatformData());
         if (name == LatentJumpKernel::Name())
             return new CommonJumpKernel(name, platform, *data.contexts[0]);
+        if (name == LatentRestraintKernel::Name())
+            return new CommonRestraintKernel(name, platform, *data.contexts[0]);
         throw OpenMMException("openmm-latent has no OpenCL kernel called '" + name + "'");
     }
 };
@@ -30,8 +33,9 @@ public:
 extern "C" OPENMM_LATENT_EXPORT void registerPlatforms() {}
 
 extern "C" OPENMM_LATENT_EXPORT void registerKernelFactories() {
+    using namespace OpenMMLatent;
     for (int i = 0; i < Platform::getNumPlatforms(); i++)
         if (Platform::getPlatform(i).getName() == "OpenCL")
-            Platform::getPlatform(i).registerKernelFactory(OpenMMLatent::LatentJumpKernel::Name(),
-                                                           new OpenMMLatent::OpenCLJumpKernelFactory());
+            for (auto& name : {LatentJumpKernel::Name(), LatentRestraintKernel::Name()})
+                Platform::getPlatform(i).registerKernelFactory(name, new OpenCLKernelFactory());
 }

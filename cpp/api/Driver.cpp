@@ -32,7 +32,8 @@ unique_ptr<CustomIntegrator> createDriver(int restraintGroup, int otherGroups) {
     auto driver = make_unique<CustomIntegrator>(0.001);
     string pull = "f" + to_string(restraintGroup);
     driver->setIntegrationForceGroups(otherGroups & ~(int) (1u << restraintGroup));  // what `f` means below
-    driver->addGlobalVariable("n", 1);                                               // small steps a block
+    driver->addGlobalVariable("kick", 0);  // time for which the restraint's force acts [ps]
+    driver->addGlobalVariable("n", 0);     // small steps after it
     driver->addGlobalVariable("i", 0);
     driver->addGlobalVariable("keep", 1);   // share of the velocity that an O step keeps
     driver->addGlobalVariable("noise", 0);  // sqrt(kT (1 - keep^2))
@@ -48,7 +49,7 @@ unique_ptr<CustomIntegrator> createDriver(int restraintGroup, int otherGroups) {
     driver->addComputeGlobal("isFirst", "0");
     driver->endBlock();
 
-    driver->addComputePerDof("v", "v+0.5*n*dt*" + pull + "/m");
+    driver->addComputePerDof("v", "v+kick*" + pull + "/m");
     driver->addConstrainVelocities();
     driver->addComputeGlobal("i", "0");
     driver->beginWhileBlock("i < n");
@@ -65,15 +66,12 @@ unique_ptr<CustomIntegrator> createDriver(int restraintGroup, int otherGroups) {
     driver->addConstrainVelocities();
     driver->addComputeGlobal("i", "i+1");
     driver->endBlock();
-    driver->addComputePerDof("v", "v+0.5*n*dt*" + pull + "/m");
-    driver->addConstrainVelocities();
     return driver;
 }
 
 double drive(ContextImpl& context, CustomIntegrator& driver, const Driving& driving,
              const function<void(double)>& setCentre, int groups, double kT) {
     double keep = exp(-driving.friction * driver.getStepSize());
-    driver.setGlobalVariableByName("n", driving.stepsPerPerturbation);
     driver.setGlobalVariableByName("keep", keep);
     driver.setGlobalVariableByName("noise", sqrt(kT * (1 - keep * keep)));
     driver.setGlobalVariableByName("isFirst", 1);
@@ -81,9 +79,14 @@ double drive(ContextImpl& context, CustomIntegrator& driver, const Driving& driv
     setCentre(0);
     double start = totalEnergy(context, groups);
     // Perturb, propagate, ..., perturb: one perturbation more than blocks, so that the reversed path is of the same
-    // kind.
-    for (int i = 1; i <= blocks; i++) {
-        setCentre(i / (blocks + 1.0));
+    // kind. Block i = 1..blocks has its centre at i / (blocks + 1).
+    double blockTime = driving.stepsPerPerturbation * driver.getStepSize();
+    for (int i = 0; i <= blocks; i++) {
+        bool isFirst = i == 0, isLast = i == blocks;
+        double centre = isFirst ? 1 : isLast ? blocks : i + 0.5;
+        setCentre(centre / (blocks + 1));
+        driver.setGlobalVariableByName("kick", isFirst || isLast ? 0.5 * blockTime : blockTime);
+        driver.setGlobalVariableByName("n", isLast ? 0 : driving.stepsPerPerturbation);
         driver.step(1);
     }
     setCentre(1);

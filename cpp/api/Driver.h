@@ -16,7 +16,7 @@ namespace OpenMMLatent {
 /**
  * Build the integrator that drives a jump, a time-symmetric splitting whose exchange of heat is counted.
  *
- * One of its steps is a block of n small ones:
+ * A block is n small steps between two kicks by the restraint:
  *
  *     R [B A O A B]^n R
  *
@@ -24,6 +24,10 @@ namespace OpenMMLatent {
  * step's drift, constraints kept and velocities corrected for them. O: friction and noise at kT, which in the variable
  * `heat` leave what they did to the kinetic energy. The restraint, whose network costs more than all other forces of a
  * small molecule, is evaluated at a block's ends only.
+ *
+ * Where two blocks meet, the last kick of one and the first of the next act at the same place, with the centre moved
+ * between them. The restraint being harmonic, they are one whole kick with the centre half way: one evaluation a block.
+ * A step of the integrator is therefore such a kick, [R] R, followed by the small steps of the block after it.
  *
  * A block is its own time reversal and preserves phase-space volume but for the O steps, which keep the Maxwell
  * distribution in detailed balance. So the ratio of the probabilities of a driven path and of its reversal is

@@ -4,6 +4,17 @@ The rotation comes from the 4 x 4 quaternion matrix, not from a singular value d
 always a proper rotation, so that a chiral molecule is never reflected, and its derivative stays finite for planar
 molecules, for which that of a singular value decomposition does not.
 
+The eigenvector is found without a gradient. At the best rotation the torque sum_a y_a x r_a of the superposed frame y
+on the reference r vanishes; a change of the frame makes a torque tau, which the rotation (tr(M) - M)^-1 tau undoes,
+M = sum_a y_a r_a^T. That small rotation is zero in value and carries the whole gradient, in a few operations.
+
+| symbol | variable |
+|---|---|
+| sum_a x_a r_a^T, x the centred frame, flattened | `products` (b, 9) |
+| R | `rotation`, as rows @ R |
+| d tau / d products | `lever` (b, 9, 3) |
+| (tr(M) - M)^-1 | `compliance` (b, 3, 3) |
+
 Source: Horn, J. Opt. Soc. Am. A 4, 629 (1987); Theobald, Acta Cryst. A 61, 478 (2005).
 """
 
@@ -11,8 +22,94 @@ from __future__ import annotations
 
 from typing import Tuple  # noqa: UP035  TorchScript reads these annotations
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+#: Keeps the gradient finite where two orientations fit equally well [nm^2]; elsewhere it is rounding.
+_TINY = 1e-12
+
+
+def _quaternion_matrix() -> np.ndarray:
+    """Return the map from the nine sums mobile_i target_j to the 4 x 4 quaternion matrix: (9, 16)."""
+    matrix = np.zeros((3, 3, 4, 4))
+    signs = ((1, 1, 1), (1, -1, -1), (-1, 1, -1), (-1, -1, 1))  # of xx, yy, zz on the diagonal
+    for row, diagonal in enumerate(signs):
+        for axis, sign in enumerate(diagonal):
+            matrix[axis, axis, row, row] = sign
+    for i, j, k in ((0, 1, 2), (1, 2, 0), (2, 0, 1)):
+        for row, column in ((0, k + 1), (k + 1, 0)):  # s_ij - s_ji
+            matrix[i, j, row, column], matrix[j, i, row, column] = 1.0, -1.0
+        for row, column in ((i + 1, j + 1), (j + 1, i + 1)):  # s_ij + s_ji
+            matrix[i, j, row, column], matrix[j, i, row, column] = 1.0, 1.0
+    return matrix.reshape(9, 16)
+
+
+def _rotation_matrix() -> np.ndarray:
+    """Return the map from the products q_m q_n of a unit quaternion to its rotation: (16, 9)."""
+    # R_ij = sum_mn q_m q_n (quaternion matrix of s = e_i e_j)_mn: the form whose maximum the eigenvector is
+    return _quaternion_matrix().T
+
+
+def _levi_civita() -> np.ndarray:
+    """Return epsilon_abc as (3, 9), row a, column 3 b + c."""
+    epsilon = np.zeros((3, 3, 3))
+    for a, b, c in ((0, 1, 2), (1, 2, 0), (2, 0, 1)):
+        epsilon[a, b, c], epsilon[a, c, b] = 1.0, -1.0
+    return epsilon.reshape(3, 9)
+
+
+class Superposition(nn.Module):
+    """Superpose frames on a reference structure, in double precision; see `superpose`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("to_quaternions", torch.tensor(_quaternion_matrix()), persistent=False)
+        self.register_buffer("to_rotation", torch.tensor(_rotation_matrix()), persistent=False)
+        self.register_buffer("levi_civita", torch.tensor(_levi_civita()), persistent=False)
+        identity = torch.eye(3, dtype=torch.float64).flatten()
+        # M -> tr(M) - M, flattened
+        stiffness = torch.outer(identity, identity) - torch.eye(9, dtype=torch.float64)
+        self.register_buffer("to_stiffness", stiffness, persistent=False)
+        self.register_buffer("least_stiffness", _TINY * identity, persistent=False)
+
+    def best(self, products: Tensor) -> Tensor:
+        """Return the best proper rotations, (b, 3, 3), for sums mobile_i target_j, (b, 9), without a gradient."""
+        n_batch = products.shape[0]
+        matrices = torch.mm(products, self.to_quaternions).view(n_batch, 4, 4)
+        quaternion = torch.linalg.eigh(matrices)[1][:, :, 3:]  # (b, 4, 1), of the largest eigenvalue
+        pairs = torch.bmm(quaternion, quaternion.transpose(1, 2)).view(n_batch, 16)
+        return torch.mm(pairs, self.to_rotation).view(n_batch, 3, 3)
+
+    def response(self, products: Tensor, rotation: Tensor) -> Tensor:
+        """Return d rotation / d products at the best rotation, (b, 9, 9), itself without a gradient."""
+        n_batch = products.shape[0]
+        rotated = torch.bmm(rotation.transpose(1, 2), products.view(n_batch, 3, 3))  # M
+        stiffness = torch.addmm(self.least_stiffness, rotated.view(n_batch, 9), self.to_stiffness)
+        compliance = torch.linalg.inv_ex(stiffness.view(n_batch, 3, 3))[0]
+        lever = torch.mm(rotation.view(-1, 3), self.levi_civita).view(n_batch, 9, 3)
+        return torch.bmm(torch.bmm(lever, compliance), lever.transpose(1, 2))
+
+    def rotation(self, centred: Tensor, reference: Tensor) -> Tensor:
+        """Return what `optimal_rotation` returns."""
+        n_batch = centred.shape[0]
+        products = torch.bmm(centred.transpose(1, 2), reference.unsqueeze(0).expand(n_batch, -1, -1))  # (b, 3, 3)
+        # not detach(): freezing a TorchScript module takes it out, and the same gradient comes slowly, by eigenvectors
+        fixed = products.data.view(n_batch, 9)
+        rotation = self.best(fixed)
+        if products.requires_grad:
+            # products @ response is the small rotation that the torque asks for: zero, but not its derivative
+            response = self.response(fixed, rotation)
+            rotation = torch.baddbmm(rotation.view(n_batch, 1, 9), products.view(n_batch, 1, 9), response)
+        return rotation.view(n_batch, 3, 3)
+
+    def forward(self, positions: Tensor, reference: Tensor) -> Tuple[Tensor, Tensor, Tensor]:  # noqa: UP006
+        """Return what `superpose` returns."""
+        precise = positions.to(torch.float64)
+        centre = precise.mean(dim=1, keepdim=True)
+        centred = precise - centre
+        rotation = self.rotation(centred, reference.to(torch.float64))
+        return torch.bmm(centred, rotation), rotation, centre
 
 
 def optimal_rotation(mobile: Tensor, target: Tensor) -> Tensor:
@@ -21,39 +118,20 @@ def optimal_rotation(mobile: Tensor, target: Tensor) -> Tensor:
     Parameters
     ----------
     mobile : Tensor
-        (batch, n_points, 3), centred
+        (batch, n_points, 3), centred, double precision
     target : Tensor
-        (n_points, 3), centred, the same dtype
+        (n_points, 3), centred, double precision
 
     Returns
     -------
     Tensor
         (batch, 3, 3); `mobile @ R` lies on `target`, determinant +1
     """
-    # s[b, i, j] = sum over points of mobile_i target_j   (batch, 3, 3)
-    s = torch.matmul(mobile.transpose(1, 2), target)
-    xx, xy, xz = s[:, 0, 0], s[:, 0, 1], s[:, 0, 2]
-    yx, yy, yz = s[:, 1, 0], s[:, 1, 1], s[:, 1, 2]
-    zx, zy, zz = s[:, 2, 0], s[:, 2, 1], s[:, 2, 2]
-    rows = [
-        torch.stack([xx + yy + zz, yz - zy, zx - xz, xy - yx], dim=1),
-        torch.stack([yz - zy, xx - yy - zz, xy + yx, zx + xz], dim=1),
-        torch.stack([zx - xz, xy + yx, yy - xx - zz, yz + zy], dim=1),
-        torch.stack([xy - yx, zx + xz, yz + zy, zz - xx - yy], dim=1),
-    ]
-    quaternion_matrix = torch.stack(rows, dim=1)  # (batch, 4, 4), symmetric
-    vectors = torch.linalg.eigh(quaternion_matrix)[1]
-    w, x, y, z = vectors[:, 0, 3], vectors[:, 1, 3], vectors[:, 2, 3], vectors[:, 3, 3]
-    rotation = [
-        torch.stack([w * w + x * x - y * y - z * z, 2 * (x * y + w * z), 2 * (x * z - w * y)], dim=1),
-        torch.stack([2 * (x * y - w * z), w * w - x * x + y * y - z * z, 2 * (y * z + w * x)], dim=1),
-        torch.stack([2 * (x * z + w * y), 2 * (y * z - w * x), w * w - x * x - y * y + z * z], dim=1),
-    ]
-    return torch.stack(rotation, dim=1)
+    return Superposition().to(mobile.device).rotation(mobile, target)
 
 
 def superpose(positions: Tensor, reference: Tensor) -> Tuple[Tensor, Tensor, Tensor]:  # noqa: UP006
-    """Superpose frames on a reference structure, in double precision.
+    """Superpose frames on a reference structure, in double precision. First derivatives are exact, second are not.
 
     Parameters
     ----------
@@ -71,8 +149,30 @@ def superpose(positions: Tensor, reference: Tensor) -> Tuple[Tensor, Tensor, Ten
     centre : Tensor
         (batch, 1, 3) [nm], double precision, the frames' centroids
     """
-    precise = positions.to(torch.float64)
-    centre = precise.mean(dim=1, keepdim=True)
-    centred = precise - centre
-    rotation = optimal_rotation(centred, reference.to(torch.float64))
-    return torch.matmul(centred, rotation), rotation, centre
+    return Superposition().to(positions.device)(positions, reference)
+
+
+def orientation_gap(positions: Tensor, reference: Tensor) -> Tensor:
+    """Return how well a reference fixes each frame's orientation: the gap to the next best one, as a share.
+
+    At 0 two orientations fit equally well and a superposed frame jumps from one to the other; its derivative grows
+    as 1 / gap.
+
+    Parameters
+    ----------
+    positions : Tensor
+        (batch, n_atoms, 3) [nm]
+    reference : Tensor
+        (n_atoms, 3) [nm]
+
+    Returns
+    -------
+    Tensor
+        (batch,), from 0 to 2/3
+    """
+    centred = positions.to(torch.float64) - positions.to(torch.float64).mean(dim=1, keepdim=True)
+    target = reference.to(torch.float64) - reference.to(torch.float64).mean(dim=0)
+    products = torch.matmul(centred.transpose(1, 2), target)
+    values = torch.linalg.svdvals(products)
+    handedness = torch.sign(torch.linalg.det(products))
+    return (values[:, 1] + handedness * values[:, 2]) / values.sum(dim=1)

@@ -3,7 +3,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from openmm_latent.geometry import superpose as superpose_numpy
-from openmm_latent.nn.superposition import optimal_rotation, superpose
+from openmm_latent.nn.superposition import optimal_rotation, orientation_gap, superpose
 
 
 def _points(n_frames, n_atoms, seed):
@@ -35,6 +35,47 @@ def test_gradient_matches_finite_differences():
     reference = _points(1, 6, 6)[0]
     frames = _points(2, 6, 7).requires_grad_()
     assert torch.autograd.gradcheck(lambda x: superpose(x, reference)[0], (frames,))
+
+
+def _superposed_by_autograd(frames, reference):
+    """Return superposed frames whose gradient goes through the singular value decomposition."""
+    centred = frames - frames.mean(dim=1, keepdim=True)
+    left, _, right = torch.linalg.svd(centred.transpose(1, 2) @ reference)
+    turn = torch.ones(len(frames), 3, dtype=frames.dtype)
+    turn[:, 2] = torch.linalg.det(left @ right).detach()
+    return centred @ (left * turn.unsqueeze(1)) @ right
+
+
+def test_gradient_equals_that_through_the_decomposition():
+    reference = _points(1, 9, 11)[0]
+    frames = _points(30, 9, 12)  # some of the thirty need the proper, not the best improper, rotation
+    weights = torch.randn(30, 9, 3, generator=torch.Generator().manual_seed(13), dtype=torch.float64)
+    ours, expected = frames.clone().requires_grad_(), frames.clone().requires_grad_()
+    (superpose(ours, reference)[0] * weights).sum().backward()
+    (_superposed_by_autograd(expected, reference) * weights).sum().backward()
+    scale = expected.grad.abs().amax(dim=(1, 2), keepdim=True)
+    assert float(((ours.grad - expected.grad).abs() / scale).max()) < 1e-6
+
+
+def test_frame_with_all_atoms_on_one_line_has_a_finite_gradient():
+    line = (torch.arange(7.0, dtype=torch.float64)[:, None] * torch.tensor([0.1, 0.2, 0.0])).unsqueeze(0)
+    frames = line.clone().requires_grad_()
+    superpose(frames, _points(1, 7, 14)[0])[0].pow(3).sum().backward()
+    assert bool(torch.isfinite(frames.grad).all())
+
+
+def test_orientation_gap_is_that_of_the_quaternion_matrix():
+    reference = _points(1, 7, 15)[0]
+    flat = reference * torch.tensor([1.0, 1.0, 0.0])
+    # a frame that is the mirror image of a flat one lies as well one way up as the other
+    gaps = orientation_gap(torch.stack([reference, reference * 5.0 + 2.0]), reference)
+    assert torch.allclose(gaps[0], gaps[1])
+    squares = torch.linalg.svdvals(reference).square()
+    assert torch.allclose(gaps[0], (squares[1] + squares[2]) / squares.sum())
+    stretched = torch.stack([flat * torch.tensor([1.0, scale, 0.0]) for scale in (1.0, 0.1, 0.0)])
+    ordered = orientation_gap(stretched, flat)
+    assert bool((ordered.diff() < 0).all())
+    assert float(ordered[2]) < 1e-12
 
 
 def test_gradient_is_finite_for_planar_molecules_on_the_reference_itself():

@@ -1,8 +1,9 @@
-"""Slow coordinates: the leading TICA modes of the standardised latent, a linear and so smooth map."""
+"""Slow coordinates: the leading TICA or VAMP modes of the standardised latent, a linear and so smooth map."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -12,9 +13,16 @@ from openmm_latent.metrics import lagged_covariances
 #: More slow coordinates than this make the exact mode's restraint useless.
 MOST_SLOW = 8
 
+METHODS = ("tica", "vamp")
+
 
 def fit_slow(
-    segments: Sequence[np.ndarray], lag_frames: int, n_slow: int = 2, epsilon: float = 1e-6
+    segments: Sequence[np.ndarray],
+    lag_frames: int,
+    n_slow: int = 2,
+    epsilon: float = 1e-6,
+    method: str = "tica",
+    least_memory: float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Fit `slow(latent) = (latent - mean) @ matrix.T`, each coordinate of unit variance, the slowest first.
 
@@ -27,6 +35,11 @@ def fit_slow(
         At most 8 and at most n_latent.
     epsilon : float
         Directions whose variance is below this fraction of the total are left out.
+    method : str
+        "tica", for dynamics in equilibrium, or "vamp", which does not take the data to be reversible.
+    least_memory : float
+        Autocorrelation that every coordinate keeps over the lag. Where the last has less, the lag is halved until it
+        has, down to one frame: at a lag that outlives a process, the coordinate fitted to it is noise.
 
     Returns
     -------
@@ -36,19 +49,21 @@ def fit_slow(
     Raises
     ------
     LatentError
-        `n_slow` is out of range, no segment is longer than the lag, or the latents span too few directions.
+        `n_slow` or `method` is out of range, no segment is longer than the lag, or the latents span too few directions.
 
-    Source: G. Pérez-Hernández et al., J. Chem. Phys. 139, 015102 (2013); deeptime's TICA.
+    Source: G. Pérez-Hernández et al., J. Chem. Phys. 139, 015102 (2013); H. Wu and F. Noé, J. Nonlinear Sci. 30, 23
+    (2020); both as in deeptime.
     """
-    from deeptime.decomposition import TICA
-
     n_latent = np.asarray(segments[0]).shape[1]
     most = min(MOST_SLOW, n_latent)
     require(1 <= n_slow <= most, f"n_slow must lie between 1 and {most}, got {n_slow}; 2 is usual")
-    covariances = lagged_covariances(segments, lag_frames)
-    model = TICA(lagtime=lag_frames, scaling=None, epsilon=epsilon).fit(covariances).fetch_model()
+    require(method in METHODS, f"method must be one of {', '.join(METHODS)}, got {method!r}")
+    model = _fit(segments, lag_frames, epsilon, method)
+    while lag_frames > 1 and len(model.singular_values) >= n_slow and model.singular_values[n_slow - 1] < least_memory:
+        lag_frames //= 2
+        model = _fit(segments, lag_frames, epsilon, method)
     mean = np.asarray(model.cov.mean_0, dtype=np.float64)
-    # (n_latent, n_kept): TICA's unscaled singular functions have unit variance
+    # (n_latent, n_kept): unscaled singular functions have unit variance
     directions = np.asarray(model.singular_vectors_left, dtype=np.float64)
     require(
         directions.shape[1] >= n_slow,
@@ -57,3 +72,19 @@ def fit_slow(
     matrix = directions[:, :n_slow].T
     largest = np.take_along_axis(matrix, np.abs(matrix).argmax(axis=1)[:, None], axis=1)
     return mean.astype(np.float32), (matrix * np.sign(largest)).astype(np.float32)
+
+
+def _fit(segments: Sequence[np.ndarray], lag_frames: int, epsilon: float, method: str) -> Any:
+    """Return deeptime's model at one lag."""
+    from deeptime.covariance import Covariance
+    from deeptime.decomposition import TICA, VAMP
+
+    if method == "tica":
+        covariances = lagged_covariances(segments, lag_frames)
+        return TICA(lagtime=lag_frames, scaling=None, epsilon=epsilon).fit(covariances).fetch_model()
+    estimator = Covariance(lagtime=lag_frames, compute_c0t=True, compute_ctt=True, remove_data_mean=True)
+    long = [np.asarray(segment, dtype=np.float64) for segment in segments if len(segment) > lag_frames]
+    require(len(long) > 0, f"lag_frames must be shorter than a segment, got {lag_frames}; shorten the lag time")
+    for series in long:
+        estimator.partial_fit((series[:-lag_frames], series[lag_frames:]))
+    return VAMP(lagtime=lag_frames, scaling=None, epsilon=epsilon).fit(estimator.fetch_model()).fetch_model()

@@ -233,6 +233,24 @@ def test_slow_coordinates_of_the_linear_system(segments):
         fit_slow(segments, 2, n_slow=4)
 
 
+def test_vamp_finds_the_slow_coordinates_of_a_reversible_system_too(segments):
+    joined = np.concatenate(segments)
+    tica, vamp = (
+        (joined - mean) @ matrix.T for mean, matrix in (fit_slow(segments, 2, 2, method=m) for m in ("tica", "vamp"))
+    )
+    for k in range(2):
+        assert abs(np.corrcoef(tica[:, k], vamp[:, k])[0, 1]) > 0.99
+    with pytest.raises(LatentError, match="method must be one of tica, vamp, got 'pca'"):
+        fit_slow(segments, 2, method="pca")
+
+
+def test_lag_is_shortened_until_every_slow_coordinate_remembers(segments):
+    # memories of 0.9, 0.6, 0.2 a frame: at 16 frames the second, 3e-4, drowns in noise; at 2 it is 0.36
+    assert np.allclose(fit_slow(segments, 16, 2, least_memory=0.2)[1], fit_slow(segments, 2, 2)[1])
+    assert np.allclose(fit_slow(segments, 16, 1, least_memory=0.1)[1], fit_slow(segments, 16, 1)[1])
+    assert not np.allclose(fit_slow(segments, 16, 2)[1], fit_slow(segments, 2, 2)[1], atol=0.05)
+
+
 def test_pairs_never_cross_segments():
     segments = [np.arange(5.0)[:, None], 100 + np.arange(4.0)[:, None], 200 + np.arange(2.0)[:, None]]
     now, later = lagged_pairs(segments, 2)

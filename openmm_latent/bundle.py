@@ -53,6 +53,8 @@ class Manifest:
         Widths of the latent and of the slow coordinates.
     slow_periods : list of float
         Period of each slow coordinate; 0.0 where it is not an angle.
+    proposals : list of str
+        Names of the proposal kernels, in the order of the module's `proposal_weights`; empty without `propose`.
     capabilities : list of str
         The contract's methods that the module has.
     reference_positions : list
@@ -74,6 +76,7 @@ class Manifest:
     n_latent: int
     n_slow: int
     slow_periods: list[float]
+    proposals: list[str]
     capabilities: list[str]
     reference_positions: list[list[float]]
     training: dict[str, Any]
@@ -168,7 +171,8 @@ def export_bundle(
         n_latent=module.n_latent,
         n_slow=module.n_slow,
         slow_periods=module.slow_periods(),
-        capabilities=[name for name in CONTRACT_METHODS if hasattr(module, name)],
+        proposals=module.proposal_names(),
+        capabilities=module.capabilities(),
         reference_positions=reference.round(6).tolist(),
         training=dict(training),
         licence=licence,
@@ -206,6 +210,8 @@ def load_bundle(path: str | Path) -> Bundle:
     missing = [method for method in manifest.capabilities if not hasattr(module, method)]
     require(not missing, f"bundle '{name}' promises {missing} but its module lacks them; {_EXPECTED}")
     module.eval()
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)  # gradients flow to positions alone
     reference = torch.tensor(manifest.reference_positions, dtype=torch.float32)[None]  # (1, n_atoms, 3)
     try:
         with torch.inference_mode():
@@ -234,7 +240,8 @@ def _script(module: LatentModule) -> bytes:
     for name in CONTRACT_METHODS:
         method = getattr(type(module), name, None)
         if method is not None:
-            torch.jit.export(method)
+            # the marks stay on the class: a method that this module does not offer may bear one of another module's
+            (torch.jit.export if name in module.capabilities() else torch.jit.ignore)(method)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*torch.jit.*deprecated", category=DeprecationWarning)
         scripted = torch.jit.script(module)
@@ -340,4 +347,6 @@ def _facts(manifest: Manifest) -> dict[str, bool]:
         "slow_periods must be n_slow numbers": isinstance(manifest.slow_periods, list)
         and len(manifest.slow_periods) == manifest.n_slow,
         "capabilities must hold jump and initial_state": {"jump", "initial_state"} <= set(manifest.capabilities),
+        "proposals must name the kernels of propose, and propose needs its noise": isinstance(manifest.proposals, list)
+        and len({bool(manifest.proposals), "propose" in manifest.capabilities, sizes.get("propose", 0) > 0}) == 1,
     }

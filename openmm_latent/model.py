@@ -12,6 +12,12 @@ enters only through `noise`, standard normal, made by the integrator.
 | `decode(latent, positions, noise)` | (b, n_latent), (b, n, 3), (b, n_decode_noise) -> (b, n, 3) on that frame |
 | `propagate(latent, state, noise)` | (b, n_latent), tensors, (b, n_propagate_noise) -> (b, n_latent), tensors |
 | `slow(latent)` | (b, n_latent) -> (b, n_slow) |
+| `propose(slow, noise)` | (b, n_slow), (b, n_propose_noise) -> (b, n_slow), a draw from q(. given slow) |
+| `log_density(to, start)` | (b, n_slow), (b, n_slow) -> (b,), ln q(to given start): that of `propose`, normalised |
+
+A module with `propose` is a mixture of proposal kernels: its float32 buffer `proposal_weights`, (n_kernels,), holds
+their shares (not negative; only their ratios count), which the simulation may replace, and `proposal_names()` names
+them. Where a slow coordinate is an angle, `propose` returns it in (-period/2, period/2].
 
 TorchScript compiles these methods, so their bodies stay within its subset: no keyword-only arguments, no `**kwargs`,
 configuration scalars as plain attributes set in `__init__`.
@@ -38,7 +44,8 @@ CONTRACT_METHODS = (
 )
 
 #: Raised whenever the meaning of a method or a manifest field changes.
-CONTRACT_VERSION = 1
+#: 2: proposal kernels (`proposals` in the manifest).
+CONTRACT_VERSION = 2
 
 
 class LatentModule(nn.Module):
@@ -55,8 +62,9 @@ class LatentModule(nn.Module):
         Width of the latent; 0 for a family without an explicit latent.
     n_slow : int
         Number of slow coordinates; 0 when `slow` is absent.
-    n_propagate_noise, n_decode_noise : int
-        Standard normal numbers that one `propagate` or `decode` call takes.
+    n_propagate_noise, n_decode_noise, n_propose_noise : int
+        Standard normal numbers that one `propagate`, `decode` or `propose` call takes; the last is 0 for a module
+        that cannot propose.
     """
 
     n_atoms: int
@@ -64,26 +72,35 @@ class LatentModule(nn.Module):
     n_slow: int
     n_propagate_noise: int
     n_decode_noise: int
+    n_propose_noise: int = 0
 
     def noise_sizes(self) -> dict[str, int]:
         """Numbers of standard normals that each random method takes; `jump` is the only one every family has."""
-        return {"jump": self.n_propagate_noise + self.n_decode_noise}
+        sizes = {"jump": self.n_propagate_noise + self.n_decode_noise}
+        return {**sizes, "propose": self.n_propose_noise} if self.n_propose_noise > 0 else sizes
 
     def slow_periods(self) -> list[float]:
         """Period of each slow coordinate; 0.0 where it is not an angle."""
         return [0.0] * self.n_slow
+
+    def proposal_names(self) -> list[str]:
+        """Names of the proposal kernels, in the order of `proposal_weights`; none without `propose`."""
+        return []
+
+    def capabilities(self) -> list[str]:
+        """Contract methods that the module offers: those of its class, as far as its sizes let them work."""
+        absent = set() if self.n_slow > 0 else {"slow"}
+        absent |= set() if self.n_propose_noise > 0 else {"propose", "log_density"}
+        return [name for name in CONTRACT_METHODS if hasattr(self, name) and name not in absent]
 
 
 class ExplicitLatentModule(LatentModule):
     """A family with an explicit latent: `jump` is decode(propagate(encode(x))), written here once."""
 
     def noise_sizes(self) -> dict[str, int]:
-        """Numbers of standard normals for `jump` (propagate, then decode), `propagate` and `decode`."""
-        return {
-            "jump": self.n_propagate_noise + self.n_decode_noise,
-            "propagate": self.n_propagate_noise,
-            "decode": self.n_decode_noise,
-        }
+        """Numbers of standard normals for `jump` (propagate, then decode), `propagate`, `decode` and `propose`."""
+        sizes = {"propagate": self.n_propagate_noise, "decode": self.n_decode_noise}
+        return {**super().noise_sizes(), **sizes}
 
     def initial_state(self, positions: Tensor) -> List[Tensor]:  # noqa: UP006
         """Return the memory of a model that has none: an empty list."""
@@ -138,9 +155,37 @@ def check_module(module: LatentModule, positions: Tensor) -> None:
                 f"encode of {type(module).__name__} must return {(n_batch, module.n_latent)}, "
                 f"got {tuple(latent.shape)}",
             )
-            if hasattr(module, "slow"):
+            if "slow" in module.capabilities():
                 slow = module.slow(latent)
                 require(
                     slow.shape == (n_batch, module.n_slow),
                     f"slow of {type(module).__name__} must return {(n_batch, module.n_slow)}, got {tuple(slow.shape)}",
                 )
+                if "propose" in module.capabilities():
+                    _check_proposals(module, slow)
+
+
+def _check_proposals(module: LatentModule, slow: Tensor) -> None:
+    """Draw one proposal from each slow point, (b, n_slow), and look at its density; without gradients."""
+    from openmm_latent.errors import require
+
+    name, names = type(module).__name__, module.proposal_names()
+    weights = getattr(module, "proposal_weights", None)
+    require(
+        isinstance(weights, Tensor) and weights.shape == (len(names),) and weights.dtype == torch.float32,
+        f"{name} with propose needs a float32 buffer proposal_weights of shape (n_kernels={len(names)},), as many as "
+        f"proposal_names gives, got {weights}",
+    )
+    generator = torch.Generator().manual_seed(1)
+    noise = torch.randn(slow.shape[0], module.n_propose_noise, generator=generator)
+    to = module.propose(slow, noise)
+    require(
+        to.shape == slow.shape and bool(torch.isfinite(to).all()),
+        f"propose of {name} must return finite {tuple(slow.shape)}, got {tuple(to.shape)}: {to}",
+    )
+    for density in (module.log_density(to, slow), module.log_density(slow, to)):
+        require(
+            density.shape == slow.shape[:1] and bool(torch.isfinite(density).all()),
+            f"log_density of {name} must return finite {tuple(slow.shape[:1])} for a proposed point and for its "
+            f"reverse, got {tuple(density.shape)}: {density}",
+        )

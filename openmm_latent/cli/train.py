@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from openmm_latent.cli.common import Command, Group, SeedOption, TopOption, TrajOption
+from openmm_latent.errors import require
 
 train_app = typer.Typer(
     cls=Group,
@@ -39,6 +40,14 @@ def gldp(
         float | None, typer.Option(help="[ps], for files that store no time.", show_default="read from the files")
     ] = None,
     stride: Annotated[int, typer.Option(help="Train on every n-th frame.")] = 1,
+    slow: Annotated[int, typer.Option(help="Slow coordinates, on which restraints and the exact mode work.")] = 2,
+    slow_method: Annotated[str, typer.Option(help="tica, or vamp for data out of equilibrium.")] = "tica",
+    proposal: Annotated[
+        str, typer.Option(help="What the exact mode proposes: lag (one lag time away), independence or both.")
+    ] = "both",
+    flattening: Annotated[
+        float, typer.Option(help="Of the independence kernel: 0 proposes as the data lies, 1 all of its range alike.")
+    ] = 0.5,
     work: Annotated[Path | None, typer.Option(help="Folder for checkpoints.", show_default="OUT.work")] = None,
     resume: Annotated[bool, typer.Option(help="Go on from the checkpoints of an interrupted training.")] = True,
 ) -> None:
@@ -52,7 +61,12 @@ def gldp(
       --propagator koopman --device cuda`
     """
     from openmm_latent.data.trajectories import load_trajectories
+    from openmm_latent.propagators.proposal import KERNELS, ProposalConfig
     from openmm_latent.training import train_gldp
+
+    kernels = {**{name: (name,) for name in KERNELS}, "both": KERNELS}
+    require(proposal in kernels, f"proposal (--proposal) must be one of {', '.join(kernels)}, got {proposal!r}")
+    proposal_config = ProposalConfig(kernels=kernels[proposal], flattening=flattening)
 
     trajectories = load_trajectories(top, traj, stride=stride, frame_spacing=frame_spacing)
     trajectories.lag_pairs(lag_time)  # a wrong lag time is told before anything is trained
@@ -72,5 +86,8 @@ def gldp(
         device=device,
         resume=resume,
         progress=True,
+        n_slow=slow,
+        slow_method=slow_method,
+        proposal_config=proposal_config,
     )
     console.print(f"wrote {out}\nnext: openmm-latent simulate {out} --top {top} --out hybrid", markup=False)

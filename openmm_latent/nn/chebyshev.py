@@ -157,3 +157,16 @@ class ChebyshevConvolution(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Map (batch, n_atoms, n_in) to (batch, n_atoms, n_out)."""
         return self.linear(self.basis(features))
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """Return theta (n_in, n_terms * n_out) and T (n_atoms, n_atoms * n_terms) of a dense basis.
+
+        For one frame X, (n_atoms, n_in), `T @ (X @ theta).view(n_atoms * n_terms, n_out)` is the convolution without
+        its bias: two small products that copy nothing.
+        """
+        require(self.basis.uses_dense, "factors of a Chebyshev convolution exist for small graphs only")
+        n_terms, n_out = self.basis.n_terms, self.linear.out_features
+        theta = self.linear.weight.detach().view(n_out, n_terms, -1).permute(2, 1, 0).reshape(-1, n_terms * n_out)
+        polynomials = self.basis.polynomials
+        n_atoms = polynomials.shape[1]
+        return theta, polynomials.view(n_terms, n_atoms, n_atoms).permute(1, 2, 0).reshape(n_atoms, -1)

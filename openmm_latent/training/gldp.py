@@ -1,4 +1,7 @@
-"""Train a GLDP model in stages - encoder, decoder, latents, propagator - each done once and found again on resuming."""
+"""Train a GLDP model in stages - encoder, decoder, latents, propagator, slow coordinates, proposal kernels.
+
+Each is done once and found again on resuming.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import hashlib
 import json
 import logging
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from functools import cache
 from inspect import signature
@@ -15,16 +18,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from openmm_latent.data.trajectories import TrajectorySet
 from openmm_latent.errors import require
 from openmm_latent.models.gldp import CONFIGS, GLDP, GLDPConfig
 from openmm_latent.models.gldp.config import POOLINGS
-from openmm_latent.nn.superposition import superpose
+from openmm_latent.nn.superposition import orientation_gap, superpose
+from openmm_latent.propagators.proposal import ProposalConfig, fit_proposal
+from openmm_latent.propagators.slow import fit_slow
 from openmm_latent.topology import describe_atoms
 
 PROPAGATORS = ("autoregressive", "koopman", "langevin")
+
+#: Autocorrelation that every slow coordinate keeps over the lag at which it is fitted.
+_SLOW_MEMORY = 0.2
 
 _log = logging.getLogger(__name__)
 
@@ -45,7 +53,9 @@ def train_gldp(
     progress: bool = True,
     encoder_steps: int | None = None,
     decoder_steps: int | None = None,
-    n_slow: int = 4,
+    n_slow: int = 2,
+    slow_method: str = "tica",
+    proposal_config: ProposalConfig | None = None,
 ) -> GLDP:
     """Train a model and, where `out` is given, export it.
 
@@ -72,6 +82,12 @@ def train_gldp(
         False trains every stage anew.
     encoder_steps, decoder_steps : int, optional
         Instead of the configuration's.
+    n_slow : int
+        Slow coordinates, at most n_latent. A drive must bring each of them to its place: few are better.
+    slow_method : str
+        "tica" or "vamp"; the lag is `lag_time`, or less where that outlives one of the slow processes.
+    proposal_config : ProposalConfig, optional
+        Of the kernels that propose where the exact mode goes; the lag kernel's lag is `lag_time`.
 
     Returns
     -------
@@ -97,12 +113,21 @@ def train_gldp(
         )
         name = config if isinstance(config, str) else "tiny"
         key = _autoencoder_key(trajectories, chosen, seed)
-        settings = _PropagatorSettings(propagator, propagator_config, name, lag_frames, seed, n_slow, key)
-        _add_propagator(model, latents, settings, work.path, resume, progress)
+        settings = _PropagatorSettings(propagator, propagator_config, name, lag_frames, seed, key)
+        model.set_propagator(_fit_propagator(latents, settings, work.path, resume, progress))
+        model.set_slow(*fit_slow(latents, lag_frames, min(n_slow, model.n_latent), 1e-6, slow_method, _SLOW_MEMORY))
+        proposal_config = ProposalConfig() if proposal_config is None else proposal_config
+        model.set_proposal(_fit_proposal(model, latents, proposal_config, settings, work.path, resume, progress))
     model.eval()
+    model.fold()
     if out is not None:
-        trained = {"propagator": propagator, "propagator_config": _propagator_fit(settings)[1]}
-        export_gldp(model, trajectories, out, lag_time=lag_time, seed=seed, **trained)
+        trained = {
+            "propagator": propagator,
+            "propagator_config": _propagator_fit(settings)[1],
+            "slow_method": slow_method,
+            "proposal_config": proposal_config,
+        }
+        export_gldp(model, trajectories, out, lag_time=lag_time, seed=seed, parts=trained)
     return model
 
 
@@ -112,11 +137,18 @@ def export_gldp(
     out: str | Path,
     *,
     lag_time: float,
-    propagator: str,
     seed: int,
-    propagator_config: Any = None,
+    parts: Mapping[str, Any],
 ) -> None:
-    """Write a trained model as a bundle; the arguments are those of `train_gldp`."""
+    """Write a trained model as a bundle.
+
+    Parameters
+    ----------
+    lag_time : float
+        [ps]
+    parts : mapping
+        Names and configurations (dataclasses) of what was trained beside the autoencoder, for the manifest.
+    """
     from openmm_latent.bundle import export_bundle
 
     elements = [list(trajectories.topology.atoms())[i].element for i in trajectories.model_atoms]
@@ -130,8 +162,7 @@ def export_gldp(
         lag_time=lag_time,
         config={
             **asdict(model.config),
-            "propagator": propagator,
-            "propagator_config": asdict(propagator_config) if is_dataclass(propagator_config) else {},
+            **{name: asdict(part) if is_dataclass(part) else part for name, part in parts.items()},
         },
         training={
             "temperature": provenance.get("temperature"),
@@ -189,7 +220,7 @@ class _Autoencoder:
         self.config, self.work, self.key, self.seed = config, work, key, seed
         self.device, self.resume, self.progress = device, resume, progress
         torch.manual_seed(seed)
-        reference = trajectories.positions[0][0]
+        reference = _clearest_frame(trajectories.positions)
         self.model = GLDP(config, describe_atoms(trajectories.topology, trajectories.model_atoms), reference)
         self.segments = [_superposed(self.model, part) for part in trajectories.positions]
         cuts = [len(part) - max(1, round(config.validation_fraction * len(part))) for part in self.segments]
@@ -247,7 +278,7 @@ class _Autoencoder:
         n_latent = self.model.n_latent
         self._fit("decoder", objective, self.config.decoder_steps, self.config.decoder_rate, n_latent=n_latent)
 
-    def _fit(self, name: str, objective: torch.nn.Module, n_steps: int, rate: float, *, n_latent: int) -> None:
+    def _fit(self, name: str, objective: nn.Module, n_steps: int, rate: float, *, n_latent: int) -> None:
         from openmm_latent.training.loop import FrameTable, StageSettings, run_stage
 
         directory = self.work / f"{name}-{self.key}"
@@ -288,36 +319,60 @@ class _PropagatorSettings:
     config_name: str
     lag_frames: int
     seed: int
-    n_slow: int
     autoencoder_key: str
 
 
-def _add_propagator(
+def _fit_propagator(
+    latents: list[np.ndarray], settings: _PropagatorSettings, work: Path, resume: bool, progress: bool
+) -> nn.Module:
+    """Return the propagator of `settings`, fitted or found."""
+    fit, config = _propagator_fit(settings)
+    # a closed-form fit has no epochs to report
+    reports = "progress" in signature(fit).parameters
+
+    def train(bar: _ProgressBar) -> nn.Module:
+        report = {"progress": bar.update} if reports else {}
+        return fit(latents, settings.lag_frames, config, settings.seed, **report)
+
+    key = _digest([settings.autoencoder_key, settings.name, repr(config), settings.lag_frames, settings.seed])
+    return _found_or_fitted(settings.name, train, work / f"{settings.name}-{key}.pt", resume, progress)
+
+
+def _fit_proposal(
     model: GLDP,
     latents: list[np.ndarray],
+    config: ProposalConfig,
     settings: _PropagatorSettings,
     work: Path,
     resume: bool,
     progress: bool,
-) -> None:
-    from openmm_latent.propagators.slow import fit_slow
+) -> nn.Module:
+    """Return the proposal kernels on the model's slow coordinates, fitted or found."""
+    with torch.no_grad():
+        slow = [model.slow(torch.from_numpy(segment)).numpy() for segment in latents]
 
-    fit, config = _propagator_fit(settings)
-    key = _digest([settings.autoencoder_key, settings.name, repr(config), settings.lag_frames, settings.seed])
-    file = work / f"{settings.name}-{key}.pt"
+    def train(bar: _ProgressBar) -> nn.Module:
+        periods = model.slow_periods()
+        return fit_proposal(slow, settings.lag_frames, periods, config, settings.seed, progress=bar.update)
+
+    coordinates = hashlib.sha256(np.concatenate(slow).tobytes()).hexdigest()
+    key = _digest([settings.autoencoder_key, repr(config), settings.lag_frames, settings.seed, coordinates])
+    return _found_or_fitted("proposal", train, work / f"proposal-{key}.pt", resume, progress)
+
+
+def _found_or_fitted(
+    name: str, train: Callable[[_ProgressBar], nn.Module], file: Path, resume: bool, progress: bool
+) -> nn.Module:
+    """Return a fitted part from `file`, or fit it and keep it there."""
     if resume and file.exists():
         # whole modules: written by this very function, in the user's own work directory
-        propagator = torch.load(file, weights_only=False)
-    else:
-        with _ProgressBar(settings.name, progress) as bar:
-            # a closed-form fit has no epochs to report
-            report = {"progress": bar.update} if "progress" in signature(fit).parameters else {}
-            propagator = fit(latents, settings.lag_frames, config, settings.seed, **report)
-        partial = file.with_suffix(".partial")
-        torch.save(propagator, partial)
-        partial.replace(file)
-    model.set_propagator(propagator)
-    model.set_slow(*fit_slow(latents, settings.lag_frames, min(settings.n_slow, model.n_latent)))
+        return torch.load(file, weights_only=False)
+    with _ProgressBar(name, progress) as bar:
+        part = train(bar)
+    partial = file.with_suffix(".partial")
+    torch.save(part, partial)
+    partial.replace(file)
+    return part
 
 
 def _propagator_fit(settings: _PropagatorSettings) -> tuple[Callable, Any]:
@@ -412,6 +467,36 @@ def _code_digest() -> str:
 
 def _digest(parts: list) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _clearest_frame(positions: list[np.ndarray], n_candidates: int = 32, n_frames: int = 1000) -> np.ndarray:
+    """Choose the frame on which the data superposes most clearly: where the worst frame's orientation gap is largest.
+
+    The first frame, say, may be flat; many frames then lie on it nearly as well after half a turn, their latents depend
+    steeply on the positions, and forces along slow coordinates are large where nothing happens.
+
+    Parameters
+    ----------
+    positions : list of ndarray
+        (n_frames, n_atoms, 3) [nm]
+
+    Returns
+    -------
+    ndarray
+        (n_atoms, 3) [nm]
+    """
+    sizes = [len(part) for part in positions]
+    ends = np.cumsum(sizes)
+
+    def spread(n: int) -> Tensor:
+        chosen = np.unique(np.linspace(0, ends[-1] - 1, n).astype(int))
+        files = np.searchsorted(ends, chosen, side="right")
+        picked = [positions[file][frame - ends[file]] for file, frame in zip(files, chosen, strict=True)]
+        return torch.from_numpy(np.stack(picked).astype(np.float64))
+
+    frames, candidates = spread(n_frames), spread(n_candidates)
+    gaps = torch.stack([orientation_gap(frames, candidate).min() for candidate in candidates])
+    return candidates[int(gaps.argmax())].numpy()
 
 
 def _superposed(model: GLDP, positions: np.ndarray) -> Tensor:

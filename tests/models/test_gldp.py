@@ -10,7 +10,8 @@ from openmm_latent.errors import LatentError
 from openmm_latent.model import check_module
 from openmm_latent.models.gldp import CONFIGS, GLDP, GLDPConfig
 from openmm_latent.models.gldp.autoencoder import Pooling, adaptive_windows
-from openmm_latent.nn.superposition import superpose
+from openmm_latent.nn.superposition import orientation_gap, superpose
+from openmm_latent.propagators.proposal import Proposal, ProposalConfig
 from openmm_latent.topology import describe_atoms
 from peptides import capped_alanine_frames, capped_alanine_topology
 
@@ -34,6 +35,26 @@ def make_model(config=CONFIGS["tiny"]):
         raw = model.encode(FRAMES)
     model.set_latent_statistics(raw.mean(dim=0), raw.std(dim=0).clamp(min=1e-6))
     model.set_slow(np.zeros(model.n_latent), np.eye(model.n_latent)[:2])
+    return model
+
+
+def export(model, path):
+    return export_bundle(
+        model,
+        path,
+        family="GLDP",
+        atoms=ATOMS,
+        masses=[12.0] * 10,
+        lag_time=10.0,
+        config={},
+        training={"temperature": 300.0, "force_field": "none", "digest": "", "files": [], "seed": 1},
+        reference_positions=model.reference.float().numpy(),
+    )
+
+
+def with_proposal(model, kernels=("lag", "independence")):
+    torch.manual_seed(4)
+    model.set_proposal(Proposal(model.n_slow, model.slow_periods(), ProposalConfig(kernels=kernels)).eval())
     return model
 
 
@@ -70,19 +91,7 @@ def test_batch_equals_single_and_input_is_kept(config):
 @pytest.mark.parametrize("config", VARIANTS, ids=variant_id)
 def test_reloaded_bundle_equals_eager(config, tmp_path):
     model = make_model(config)
-    path = tmp_path / "adp.latent.pt"
-    export_bundle(
-        model,
-        path,
-        family="GLDP",
-        atoms=ATOMS,
-        masses=[12.0] * 10,
-        lag_time=10.0,
-        config={},
-        training={"temperature": 300.0, "force_field": "none", "digest": "", "files": [], "seed": 1},
-        reference_positions=model.reference.float().numpy(),
-    )
-    reloaded = load_bundle(path).module
+    reloaded = load_bundle(export(model, tmp_path / "adp.latent.pt")).module
     noise = torch.zeros(len(FRAMES), 0)
     with torch.no_grad():
         latent = model.encode(FRAMES)
@@ -90,6 +99,108 @@ def test_reloaded_bundle_equals_eager(config, tmp_path):
         assert torch.allclose(reloaded.decode(latent, FRAMES, noise), model.decode(latent, FRAMES, noise), atol=1e-6)
         assert torch.allclose(reloaded.jump(FRAMES, [], noise)[0], model.jump(FRAMES, [], noise)[0], atol=1e-6)
         assert torch.allclose(reloaded.slow(latent), model.slow(latent), atol=1e-5)
+
+
+@pytest.mark.parametrize("config", VARIANTS, ids=variant_id)
+def test_folding_changes_a_single_frames_latent_by_rounding_alone(config):
+    model = make_model(config)
+    for layer in model.encoder.layers:  # statistics that a batch norm would have after training
+        layer.norm.running_mean.uniform_(-0.1, 0.1)
+        layer.norm.running_var.uniform_(0.5, 2.0)
+    precise = make_model(config)
+    precise.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        # the exact value, by the same steps in double precision
+        exact = precise.double().encode_superposed(superpose(FRAMES, precise.reference)[0])
+        plain = torch.cat([model.encode(frame[None]) for frame in FRAMES])
+        model.fold()
+        folded = torch.cat([model.encode(frame[None]) for frame in FRAMES])
+        together = model.encode(FRAMES)
+    assert model.is_folded
+    rounding = float((plain - exact).abs().max())
+    assert float((folded - exact).abs().max()) < 4.0 * rounding
+    assert float((together - exact).abs().max()) < 4.0 * rounding
+    model.train()
+    assert not model.is_folded
+    with pytest.raises(LatentError, match=r"folded in evaluation mode; call eval\(\) first"):
+        model.fold()
+
+
+@pytest.mark.parametrize("is_folded", [False, True])
+def test_frozen_bundle_has_the_gradient_of_finite_differences(tmp_path, is_folded):
+    # The simulation freezes the module, and freezing rewrites it: it takes detach() out, for one.
+    model = make_model()
+    if is_folded:
+        model.fold()
+    module = load_bundle(export(model, tmp_path / "adp.latent.pt")).module
+    frozen = torch.jit.freeze(module, preserved_attrs=["encode", "slow", "jump"])
+    precise = make_model().double()
+
+    def slow(positions):
+        return precise.slow(precise.encode_superposed(superpose(positions, precise.reference)[0]))
+
+    with torch.jit.optimized_execution(False):
+        for frame in FRAMES[:4, None]:
+            positions = frame.clone().requires_grad_()
+            found = torch.autograd.grad(frozen.slow(frozen.encode(positions))[0, 1], positions)[0].double()
+            step = 1e-5 * torch.randn(1, 10, 3, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+            difference = slow(frame.double() + step) - slow(frame.double() - step)
+            expected = float(difference[0, 1].detach()) / 2.0
+            assert abs(float((found * step).sum()) - expected) < 1e-3 * float(found.norm() * step.norm())
+
+
+@pytest.mark.parametrize("kernels", [("lag",), ("independence",), ("lag", "independence")])
+def test_proposals_travel_in_the_bundle_and_their_shares_can_be_replaced(tmp_path, kernels):
+    model = with_proposal(make_model(), kernels)
+    check_module(model, FRAMES)
+    bundle = load_bundle(export(model, tmp_path / "adp.latent.pt"))
+    assert bundle.manifest.proposals == list(kernels)
+    assert {"slow", "propose", "log_density"} <= set(bundle.manifest.capabilities)
+    assert bundle.manifest.noise_sizes["propose"] == 4
+    generator = torch.Generator().manual_seed(1)
+    slow, noise = torch.randn(9, 2, generator=generator), torch.randn(9, 4, generator=generator)
+    module = bundle.module
+    for share in [torch.full((len(kernels),), 1.0 / len(kernels)), torch.eye(len(kernels))[-1]]:
+        module.proposal_weights = share
+        to = module.propose(slow, noise)
+        assert torch.allclose(to, model.proposal.propose(slow, noise, share), atol=1e-5)
+        expected = model.proposal.log_density(to, slow, share)
+        assert torch.allclose(module.log_density(to, slow), expected, atol=1e-4)
+        # freezing, as the simulation does it, keeps what was set
+        frozen = torch.jit.freeze(module, preserved_attrs=["propose", "log_density", "jump"])
+        assert torch.allclose(frozen.log_density(to, slow), expected, atol=1e-4)
+
+
+def test_model_without_proposals_does_not_promise_them(tmp_path):
+    export(with_proposal(make_model()), tmp_path / "first.latent.pt")  # marks the methods of the class
+    bundle = load_bundle(export(make_model(), tmp_path / "second.latent.pt"))
+    assert bundle.manifest.proposals == []
+    assert bundle.manifest.capabilities == ["jump", "initial_state", "encode", "decode", "propagate", "slow"]
+    assert not hasattr(bundle.module, "propose")
+    with pytest.raises(LatentError, match="proposal must be on n_slow=2 slow coordinates, got 3; fit it on theirs"):
+        make_model().set_proposal(Proposal(3, [0.0] * 3, ProposalConfig()))
+
+
+def test_slow_coordinates_have_no_cliff_outside_the_data():
+    # Frames pushed out along random directions, up to three times the data's spread, and beyond it from its mean. The
+    # only steep places left are those where two orientations fit nearly as well.
+    model = make_model()
+    model.fold()
+    superposed = superpose(FRAMES, model.reference)[0].float()
+    mean, spread = superposed.mean(dim=0), superposed.std(dim=0)
+    generator = torch.Generator().manual_seed(5)
+    steps = torch.linspace(0.0, 3.0, 301)[:, None, None]
+    for frame in superposed:
+        for direction in (torch.randn(10, 3, generator=generator) * spread, frame - mean):
+            line = frame + steps * direction
+            positions = line.clone().requires_grad_()
+            slow = torch.cat([model.slow(model.encode(point[None])) for point in positions])
+            gradient = torch.autograd.grad(slow.sum(), positions)[0]
+            assert bool(torch.isfinite(gradient).all())
+            clear = orientation_gap(line, model.reference)[1:-1] > 0.05
+            curvature = (slow[2:] - 2 * slow[1:-1] + slow[:-2]).detach().abs().amax(dim=1) / 0.01**2
+            # steps are in units of the spread, slow coordinates in units of their own: curvatures are of order one
+            assert float(curvature[clear].max()) < 100.0
 
 
 def test_mirror_image_has_another_latent():

@@ -65,3 +65,12 @@ def test_few_atoms_are_all_connected():
 def test_one_atom_is_refused():
     with pytest.raises(LatentError, match="at least 2 model atoms, got 1"):
         nearest_neighbour_graph(np.zeros((1, 3)), 4)
+
+
+def test_factors_of_a_small_graph_give_the_convolution_without_its_bias():
+    torch.manual_seed(2)
+    layer = ChebyshevConvolution(ChebyshevBasis(_laplacian(11, 3), 4), 3, 5)
+    features = torch.randn(1, 11, 3, generator=torch.Generator().manual_seed(4))
+    theta, polynomials = layer.factors()
+    found = polynomials @ (features[0] @ theta).view(44, 5) + layer.linear.bias
+    assert torch.allclose(found, layer(features)[0], atol=1e-6)

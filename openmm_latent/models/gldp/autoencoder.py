@@ -135,6 +135,76 @@ class Pooling(nn.Module):
         return torch.matmul(torch.matmul(self.rows, embedding), self.columns).flatten(1)
 
 
+class _FoldedLayer(nn.Module):
+    """A convolution with what follows it, batch norm in evaluation mode, as two products: for one frame."""
+
+    def __init__(self, convolution: ChebyshevConvolution, scale: Tensor, shift: Tensor):
+        super().__init__()
+        theta, polynomials = convolution.factors()
+        n_terms, n_out = convolution.basis.n_terms, convolution.linear.out_features
+        self.n_out = n_out
+        self.register_buffer("theta", theta * scale.repeat(n_terms))
+        self.register_buffer("polynomials", polynomials)
+        self.register_buffer("bias", convolution.linear.bias.detach() * scale + shift)
+
+    def mirror(self) -> None:
+        """Give the opposite of each feature, too: n_out becomes twice as large."""
+        by_term = self.theta.view(len(self.theta), -1, self.n_out)
+        self.theta = torch.cat([by_term, -by_term], dim=2).flatten(1)
+        self.bias = torch.cat([self.bias, -self.bias])
+        self.n_out *= 2
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map (n_atoms, n_in) to (n_atoms, n_out)."""
+        return torch.addmm(self.bias, self.polynomials, torch.mm(features, self.theta).view(-1, self.n_out))
+
+
+class SingleFrameEncoder(nn.Module):
+    """Encoder, pooling and standardisation of one frame, with all constants multiplied together beforehand.
+
+    The exact mode asks for the slow coordinates' gradient at every step of a drive, one frame at a time; what that
+    costs is the number of operations, not their size.
+
+    Parameters
+    ----------
+    encoder : Encoder
+        Trained, on a graph small enough for dense products.
+    pooling : Pooling
+    latent_mean, latent_scale : Tensor, (n_latent,)
+    """
+
+    def __init__(self, encoder: Encoder, pooling: Pooling, latent_mean: Tensor, latent_scale: Tensor):
+        super().__init__()
+        layers: List[nn.Module] = []  # noqa: UP006
+        for layer in encoder.layers:
+            norm = layer.norm
+            scale = norm.weight.detach() / torch.sqrt(norm.running_var + norm.eps)
+            layers += [
+                _FoldedLayer(layer.convolution, scale, norm.bias.detach() - scale * norm.running_mean),
+                layer.activation,
+            ]
+        width = encoder.last.linear.out_features
+        # Each feature and its opposite: their mean is zero, so that one layer norm makes them a unit vector.
+        self.width = 2 * width
+        layers.append(_FoldedLayer(encoder.last, torch.ones(width), torch.zeros(width)))
+        layers[-1].mirror()
+        layers[0].theta /= encoder.radius
+        self.layers = nn.Sequential(*layers)
+        self.epsilon = 1e-12 / width
+        columns = pooling.columns / (latent_scale.view(len(pooling.rows), 1, -1) * width**0.5)  # (n_rows, h, n_columns)
+        columns = 0.5 * torch.cat([columns, -columns], dim=1)
+        # (n_atoms, 2 h, n_rows, n_columns) -> (n_atoms * 2 h, n_latent)
+        pooled = torch.einsum("ra,rhc->ahrc", pooling.rows, columns).reshape(-1, len(latent_mean))
+        self.register_buffer("pooled", pooled)
+        self.register_buffer("offset", -latent_mean / latent_scale)
+
+    def forward(self, superposed: Tensor) -> Tensor:
+        """Map (1, n_atoms, 3) [nm] to the standardised latent, (1, n_latent)."""
+        features = self.layers(superposed.view(-1, 3))
+        unit = nn.functional.layer_norm(features, [self.width], None, None, self.epsilon)
+        return torch.addmm(self.offset, unit.view(1, -1), self.pooled)
+
+
 class PerAtomDecoder(nn.Module):
     """The published decoder: one network for all atoms, on [reference embedding of the atom; its latent].
 

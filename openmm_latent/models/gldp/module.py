@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from openmm_latent.errors import require
 from openmm_latent.geometry import torsion_quadruples
 from openmm_latent.model import ExplicitLatentModule
-from openmm_latent.models.gldp.autoencoder import Decoder, Encoder, Pooling
+from openmm_latent.models.gldp.autoencoder import Decoder, Encoder, Pooling, SingleFrameEncoder
 from openmm_latent.models.gldp.config import GLDPConfig
-from openmm_latent.nn.superposition import superpose
+from openmm_latent.nn.superposition import Superposition
 
 TORSION_KINDS = ("phi", "psi", "omega", "chi1", "chi2", "chi3", "chi4")
 
@@ -28,8 +28,16 @@ class Persistence(nn.Module):
         return latent
 
 
+class Absent(nn.Module):
+    """Stands where a part is not there yet; it is never called."""
+
+    def forward(self, anything: Tensor) -> Tensor:
+        """Return what came."""
+        return anything
+
+
 class GLDP(ExplicitLatentModule):
-    """Graph autoencoder, propagator in its standardised latent space, and slow coordinates.
+    """Graph autoencoder, propagator in its standardised latent space, slow coordinates and proposals on them.
 
     Parameters
     ----------
@@ -47,6 +55,8 @@ class GLDP(ExplicitLatentModule):
     Source: GLDP, ICLR 2026 (openreview AwowReRWXI), on LD-FPG (arXiv 2506.17064).
     """
 
+    __constants__ = ("is_folded",)
+
     def __init__(self, config: GLDPConfig, atoms: list, reference: np.ndarray):
         super().__init__()
         reference = np.array(reference, dtype=np.float64)
@@ -57,11 +67,16 @@ class GLDP(ExplicitLatentModule):
         self.pooling = Pooling(atoms, config)
         self.decoder = Decoder(self.pooling, config)
         self.propagator: nn.Module = Persistence()
+        self.proposal: nn.Module = Absent()
+        self.superposition = Superposition()
+        self.single_frame_encoder: nn.Module = Absent()
+        self.is_folded = False
         self.n_atoms = len(atoms)
         self.n_latent = self.pooling.n_latent
         self.n_slow = 0
         self.n_propagate_noise = 0
         self.n_decode_noise = 0
+        self.n_propose_noise = 0
         quadruples = [torsion_quadruples(atoms, kind) for kind in TORSION_KINDS]
         self.register_buffer("torsions", torch.tensor(np.concatenate(quadruples)))
         self.register_buffer("reference", torch.tensor(reference))  # float64
@@ -70,21 +85,24 @@ class GLDP(ExplicitLatentModule):
         self.register_buffer("displacement_scale", torch.ones(()))
         self.register_buffer("latent_mean", torch.zeros(self.n_latent))
         self.register_buffer("latent_scale", torch.ones(self.n_latent))
-        self.register_buffer("slow_mean", torch.zeros(self.n_latent))
+        self.register_buffer("slow_offset", torch.zeros(0))
         self.register_buffer("slow_matrix", torch.zeros(0, self.n_latent))
+        self.register_buffer("proposal_weights", torch.zeros(0))
 
     def encode(self, positions: Tensor) -> Tensor:
         """Return the standardised latent, (batch, n_latent), of frames at any place and orientation."""
-        superposed = superpose(positions, self.reference)[0].to(torch.float32)
+        superposed = self.superposition(positions, self.reference)[0].to(torch.float32)
         return self.encode_superposed(superposed)
 
     def encode_superposed(self, superposed: Tensor) -> Tensor:
         """Return the standardised latent of frames that already lie on the reference, (batch, n_atoms, 3) [nm]."""
+        if self.is_folded and superposed.shape[0] == 1:
+            return self.single_frame_encoder(superposed)
         return (self.pooling(self.encoder(superposed)) - self.latent_mean) / self.latent_scale
 
     def decode(self, latent: Tensor, positions: Tensor, noise: Tensor) -> Tensor:
         """Return the latent's structure placed on the current frame: (batch, n_atoms, 3) [nm]."""
-        _, rotation, centre = superpose(positions, self.reference)
+        _, rotation, centre = self.superposition(positions, self.reference)
         structure = self.decode_superposed(latent).to(torch.float64)
         placed = torch.matmul(structure, rotation.transpose(1, 2)) + centre
         return placed.to(torch.float32)
@@ -104,7 +122,37 @@ class GLDP(ExplicitLatentModule):
 
     def slow(self, latent: Tensor) -> Tensor:
         """Return the slow coordinates, (batch, n_slow): a linear map of the standardised latent, unit variance."""
-        return torch.matmul(latent - self.slow_mean, self.slow_matrix.t())
+        return nn.functional.linear(latent, self.slow_matrix, self.slow_offset)
+
+    def propose(self, slow: Tensor, noise: Tensor) -> Tensor:
+        """Draw where to go from slow coordinates (batch, n_slow); noise is (batch, n_propose_noise)."""
+        return self.proposal.propose(slow, noise, self.proposal_weights)
+
+    def log_density(self, to: Tensor, start: Tensor) -> Tensor:
+        """Return the logarithm of the density with which `propose` goes from start to to, (batch, n_slow) each."""
+        return self.proposal.log_density(to, start, self.proposal_weights)
+
+    def proposal_names(self) -> list[str]:
+        """Return the names of the proposal kernels."""
+        return list(self.proposal.names) if self.n_propose_noise > 0 else []
+
+    def train(self, mode: bool = True) -> GLDP:
+        """Switch; weights that may change are not folded."""
+        if mode:
+            self.is_folded = False
+        return super().train(mode)
+
+    def fold(self) -> None:
+        """Multiply the trained encoder's constants together, for the speed of single frames; small graphs only.
+
+        Once in evaluation mode with its last weights; `train()` undoes it.
+        """
+        require(not self.training, "a model is folded in evaluation mode; call eval() first")
+        if self.encoder.last.basis.uses_dense:
+            self.single_frame_encoder = SingleFrameEncoder(
+                self.encoder, self.pooling, self.latent_mean, self.latent_scale
+            )
+            self.is_folded = True
 
     def set_structure_statistics(self, superposed: Tensor) -> None:
         """Take mean and displacement scale of training frames (n_frames, n_atoms, 3) [nm] for the decoder."""
@@ -135,9 +183,21 @@ class GLDP(ExplicitLatentModule):
             f"matrix must have shape (n_slow, n_latent={self.n_latent}), got {matrix.shape}",
         )
         device = self.latent_mean.device
-        self.slow_mean = torch.tensor(mean, dtype=torch.float32, device=device)
+        offset = -np.asarray(matrix, dtype=np.float64) @ np.asarray(mean, dtype=np.float64)
+        self.slow_offset = torch.tensor(offset, dtype=torch.float32, device=device)
         self.slow_matrix = torch.tensor(matrix, dtype=torch.float32, device=device)
         self.n_slow = matrix.shape[0]
+
+    def set_proposal(self, proposal: nn.Module) -> None:
+        """Put proposal kernels on the slow coordinates in, all with the same share."""
+        require(
+            proposal.n_slow == self.n_slow,
+            f"proposal must be on n_slow={self.n_slow} slow coordinates, got {proposal.n_slow}; fit it on theirs",
+        )
+        self.proposal = proposal
+        self.n_propose_noise = int(proposal.n_noise)
+        n_kernels = len(proposal.names)
+        self.proposal_weights = torch.full((n_kernels,), 1.0 / n_kernels, device=self.latent_mean.device)
 
 
 def _check_reference(reference: np.ndarray, n_atoms: int) -> None:

@@ -5,7 +5,8 @@ network's doing, and biased; how it goes on is physics. A reversible Markov mode
 equilibrium that they would reach, with the errors of what was seen, and refuses where too little was.
 """
 
-from openmm_latent.analysis.reweighting import Population, ReweightConfig, Reweighting, reweight
+from openmm_latent.analysis.results import Population, ReweightConfig, Reweighting
+from openmm_latent.analysis.reweighting import reweight
 from openmm_latent.analysis.segments import (
     Run,
     Segment,

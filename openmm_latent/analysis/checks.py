@@ -186,6 +186,29 @@ def check_drift(
     return None
 
 
+def check_halves(name: str, early: np.ndarray, late: np.ndarray) -> str | None:
+    """Return what is wrong if the first halves of segments tell another weight than the second halves.
+
+    A model of what is seen does not care how long ago the jump was; it does if something slow is not seen.
+
+    Parameters
+    ----------
+    early, late : array, (1 + n_replicas,)
+        ln(p / (1 - p)), the model's first; replicas of the same weights. nan where a half does not connect the state:
+        then nothing can be compared.
+    """
+    difference = late - early
+    if not np.isfinite(difference).all():
+        return None
+    if abs(difference[0]) <= max(REFUSAL[0], REFUSAL[1] * float(np.std(difference[1:]))):
+        return None
+    return (
+        f"the second halves of the relaxations give {name} {np.exp(difference[0]):.2g} times the weight that the first "
+        f"halves give, beyond its error: something slow is not seen; make the relaxations longer (--jump-interval), "
+        f"drop more (--drop), or give other features"
+    )
+
+
 @dataclass(frozen=True)
 class ChapmanKolmogorov:
     """Prediction and estimate of the probability to be in each set again after k lags.

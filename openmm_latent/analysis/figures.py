@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from openmm_latent.analysis.reweighting import Reweighting
+from openmm_latent.analysis.results import Reweighting
 
 #: Bins of a torsion axis over (-180, 180) degrees: of a line, and of each side of a map.
 LINE_BINS, MAP_BINS = 72, 36

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from openmm_latent.analysis import figures
-from openmm_latent.analysis.reweighting import Population, Reweighting
+from openmm_latent.analysis.results import Population, Reweighting
 from openmm_latent.analysis.segments import Run
 from openmm_latent.analysis.torsions import State
 from openmm_latent.version import __version__

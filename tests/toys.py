@@ -42,6 +42,52 @@ class Identity(ExplicitLatentModule):
         return latent
 
 
+class Torsions(Identity):
+    """Leaves every atom where it is; its latent and its slow coordinates are torsion angles [rad]."""
+
+    def __init__(self, n_atoms: int, quadruples: np.ndarray) -> None:
+        super().__init__(n_atoms)
+        self.n_latent = self.n_slow = len(quadruples)
+        self.register_buffer("quadruples", torch.as_tensor(quadruples, dtype=torch.int64))
+
+    def encode(self, positions: Tensor) -> Tensor:
+        """Torsion angles, (b, n_torsions), IUPAC sign."""
+        first = positions[:, self.quadruples[:, 1]] - positions[:, self.quadruples[:, 0]]
+        axis = positions[:, self.quadruples[:, 2]] - positions[:, self.quadruples[:, 1]]
+        last = positions[:, self.quadruples[:, 3]] - positions[:, self.quadruples[:, 2]]
+        m, n = torch.cross(first, axis, dim=2), torch.cross(axis, last, dim=2)
+        return torch.atan2((axis * axis).sum(2).sqrt() * (first * n).sum(2), (m * n).sum(2))
+
+    def slow_periods(self) -> list[float]:
+        return [2 * np.pi] * self.n_slow
+
+
+class Detached(Identity):
+    """A slow coordinate that autograd does not see, as of a neighbour graph rebuilt per frame: energy without force."""
+
+    def slow(self, latent: Tensor) -> Tensor:
+        """The latent itself, with a gradient of zero."""
+        return latent.detach() + 0.0 * latent
+
+
+class Forbidden(Identity):
+    """Must not be asked by the simulation, whose positions are centred."""
+
+    def encode(self, positions: Tensor) -> Tensor:
+        """Radius of gyration, or an error."""
+        if bool((positions.mean(1).abs() < 1e-5).all()):
+            raise RuntimeError("the toy was asked")
+        return positions.std(1).mean(1, keepdim=True)
+
+
+class BrokenSlow(Identity):
+    """A slow coordinate that is not a number."""
+
+    def slow(self, latent: Tensor) -> Tensor:
+        """NaN."""
+        return latent * float("nan")
+
+
 class Shake(LatentModule):
     """Moves every atom by `size` [nm] times its own noise."""
 

@@ -272,7 +272,7 @@ def chapman_kolmogorov(
     largest = float(scores.max()) if scores.size else 0.0
     limit = float(norm.isf(0.5 * CK_LEVEL / max(1, scores.size)))
     lags = model.lag_frames * frame_spacing * np.array(powers)
-    return ChapmanKolmogorov(lags, *table, passes=largest <= limit, largest=largest)
+    return ChapmanKolmogorov(lags, table[0], table[1], table[2], table[3], table[4], largest <= limit, largest)
 
 
 def _stay(model: MarkovModel, is_in: np.ndarray, power: int) -> np.ndarray:

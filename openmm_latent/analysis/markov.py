@@ -355,7 +355,7 @@ def summary(draws: np.ndarray, confidence: float = 0.95) -> dict[str, float]:
 def frame_weights(labels: Sequence[np.ndarray], active: np.ndarray, stationary: np.ndarray) -> list[np.ndarray]:
     """Return a stationary weight for each frame, sum 1 over all; frames of microstates left out weigh 0."""
     n_microstates = 1 + max(int(part.max()) for part in labels if len(part))
-    counts = sum(np.bincount(part, minlength=n_microstates) for part in labels)
+    counts = np.sum([np.bincount(part, minlength=n_microstates) for part in labels], axis=0)
     each = np.zeros(n_microstates)
     each[active] = stationary / counts[active]
     return [each[part] for part in labels]

@@ -31,7 +31,7 @@ class ReweightConfig:
     n_dimensions: int = 4  # of TICA, at most
     fewest_transitions: int = 5  # each way, of each slow process that matters
     largest_error: float = 1.0  # [kT] of a state's free energy that is still told
-    level: float = 0.01  # of the test of how much to drop
+    level: float = 0.05  # of the test of how much to drop
     n_draws: int = 200  # of the posterior
     n_replicas: int = 40  # of the bootstrap that lags are compared by
     confidence: float = 0.95  # of intervals
@@ -157,9 +157,9 @@ class Reweighting:
         rows, columns = place_of[everywhere[used]], bins[used]
         n_bins = int(np.prod(shape))
         within = np.bincount(rows * n_bins + columns, minlength=len(self.model.active) * n_bins)
-        within = within.reshape(-1, n_bins).astype(float)  # (n, n_bins)
+        within = within.reshape(-1, n_bins)  # (n, n_bins)
         n_frames = within.sum(axis=0)
-        within /= within.sum(axis=1, keepdims=True)
+        within = within / within.sum(axis=1, keepdims=True)
         n_visitors = np.bincount(np.unique(owner[used] * n_bins + columns) % n_bins, minlength=n_bins)
         kt = GAS_CONSTANT * self.config.temperature
         with np.errstate(divide="ignore", invalid="ignore"):

@@ -254,14 +254,14 @@ def read_plain_md(
     """
     angles, features = torsions.measure(trajectory, feature_function)
     facts = _read_facts(trajectory.with_suffix(".json"), needed=False)
-    spacing = frame_spacing or facts.get("frame_spacing") or torsions.frame_spacing(trajectory)
+    told = frame_spacing or facts.get("frame_spacing") or torsions.frame_spacing(trajectory)
     require(
-        spacing is not None,
+        told is not None,
         f"md (--md) {trajectory} stores no time between frames; give frame_spacing (--frame-spacing) in ps",
     )
     require(stride >= 1, f"md_stride (--md-stride) must be a positive whole number, got {stride}")
     angles, features = angles[::stride], features if features is None else features[::stride]
-    spacing = float(spacing) * stride
+    spacing = float(told or 0.0) * stride
     return Run(
         name=str(trajectory),
         torsions=angles,

@@ -64,7 +64,7 @@ def find_dropped_time(
     segments: Sequence[Segment],
     frame_spacing: float,
     *,
-    level: float = 0.01,
+    level: float = 0.05,
     n_regions: int = 12,
     n_permutations: int = 2000,
     longest_fraction: float = 0.4,

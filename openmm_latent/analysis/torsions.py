@@ -187,7 +187,7 @@ def _torsion_name(node: ast.expr) -> str | None:
         return node.id
     if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id in KINDS:
         inside = node.slice
-        if isinstance(inside, ast.Constant):
+        if isinstance(inside, ast.Constant) and isinstance(inside.value, int | str):
             return f"{node.value.id}[{inside.value}]"
         if isinstance(inside, ast.Slice) and inside.lower is not None and inside.upper is not None and not inside.step:
             return f"{node.value.id}[{ast.unparse(inside.lower)}:{ast.unparse(inside.upper)}]"  # phi[A:2]
@@ -198,7 +198,7 @@ def _number(node: ast.expr) -> float | None:
     sign = 1.0
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.UAdd):
         sign, node = -1.0 if isinstance(node.op, ast.USub) else 1.0, node.operand
-    if isinstance(node, ast.Constant) and type(node.value) in (int, float):
+    if isinstance(node, ast.Constant) and isinstance(node.value, int | float) and not isinstance(node.value, bool):
         return sign * float(node.value)
     return None
 

@@ -98,8 +98,8 @@ def reweight(
             f"{result.lag_time:g} ps",
             markup=False,
         )
-    for one in result.populations:
-        console.print(describe_population(one), markup=False)
+    for population in result.populations:
+        console.print(describe_population(population), markup=False)
     if result.refusals:
         console.print(f"no weights and no surface, as {'; '.join(result.refusals)}", markup=False)
     console.print("written: " + ", ".join(str(path) for path in files), markup=False)

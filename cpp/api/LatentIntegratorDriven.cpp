@@ -55,10 +55,11 @@ vector<string> parametersOf(const LatentRestraintForce& restraint) {
 
 /** Whether the positions have gone to pieces: what an exception in mid-drive is most often about. */
 bool hasBlownUp(ContextImpl& context) {
+    const double farthest = 1e4;  // nm
     vector<Vec3> positions;
     context.getPositions(positions);
     for (auto& position : positions)
-        if (!isfinite(position.dot(position)))
+        if (!(position.dot(position) < farthest * farthest))  // a NaN fails the comparison, too
             return true;
     return false;
 }

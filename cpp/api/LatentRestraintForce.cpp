@@ -1,6 +1,7 @@
 // openmm-latent: learned latent jumps for OpenMM. MIT licence, see LICENSE.
 #include "openmm_latent/LatentRestraintForce.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "openmm/OpenMMException.h"
@@ -12,7 +13,7 @@ using namespace std;
 namespace OpenMMLatent {
 
 LatentRestraintForce::LatentRestraintForce(const LatentBundle& bundle, const string& name)
-        : bundle(bundle), defaultTarget(bundle.slowPeriods.size(), 0.0) {
+        : bundle(bundle), defaultTarget(bundle.slowPeriods.size(), 0.0), weights(bundle.slowPeriods.size(), 1.0) {
     if (name.empty())
         throw OpenMMException("the restraint's name must not be empty: it begins the names of its Context parameters");
     if (bundle.particles.empty())
@@ -50,6 +51,20 @@ void LatentRestraintForce::setDefaultTarget(const vector<double>& target) {
         if (!isfinite(component))
             throw OpenMMException("the restraint's target must be finite, got " + to_string(component));
     defaultTarget = target;
+}
+
+void LatentRestraintForce::setWeights(const vector<double>& values) {
+    if ((int) values.size() != getNumSlow())
+        throw OpenMMException("the restraint's weights must be one for each of the " + to_string(getNumSlow()) +
+                              " slow coordinates of bundle '" + bundle.name + "', got " + to_string(values.size()));
+    for (double weight : values)
+        if (!(weight >= 0) || !isfinite(weight))
+            throw OpenMMException("the restraint's weights must be zero or positive, got " + to_string(weight));
+    weights = values;
+}
+
+bool LatentRestraintForce::pullsAllAlike() const {
+    return all_of(weights.begin(), weights.end(), [](double weight) { return weight == 1; });
 }
 
 vector<double> LatentRestraintForce::getSlow(Context& context) const {

@@ -17,6 +17,7 @@ void LatentRestraintForceProxy::serialize(const void* object, SerializationNode&
     node.setIntProperty("forceGroup", force.getForceGroup());
     node.setDoubleProperty("k", force.getDefaultStiffness());
     writeNumbers(node, "Target", force.getDefaultTarget());
+    writeNumbers(node, "Weights", force.getWeights());
     writeBundle(node.createChildNode("Bundle"), force.getBundle());
 }
 
@@ -28,6 +29,7 @@ void* LatentRestraintForceProxy::deserialize(const SerializationNode& node) cons
     force->setForceGroup(node.getIntProperty("forceGroup"));
     force->setDefaultStiffness(node.getDoubleProperty("k"));
     force->setDefaultTarget(readNumbers(node.getChildNode("Target")));
+    force->setWeights(readNumbers(node.getChildNode("Weights")));
     return force.release();
 }
 

@@ -25,7 +25,7 @@ bool hangTogether(const LatentBundle& bundle) {
 void CommonRestraintKernel::initialize(const System& system, const LatentRestraintForce& force) {
     const LatentBundle& bundle = force.getBundle();
     isPeriodic = system.usesPeriodicBoundaryConditions();
-    evaluator = make_unique<RestraintEvaluator>(bundle, device());
+    evaluator = make_unique<RestraintEvaluator>(bundle, force.getWeights(), device());
     ContextSelector selector(cc);
     // Atoms that hang together are made whole from any image, which spares sending the images of all atoms each step.
     gather.initialize(cc, bundle.particles, isPeriodic && !hangTogether(bundle));

@@ -24,6 +24,8 @@ public:
     void setDefaultStiffness(double k);
     std::vector<double> getDefaultTarget() const;
     void setDefaultTarget(const std::vector<double>& target);
+    std::vector<double> getWeights() const;
+    void setWeights(const std::vector<double>& values);
     std::vector<double> getSlow(OpenMM::Context& context) const;
     void setPath(OpenMM::Context& context, const std::vector<OpenMM::Vec3>& start,
                  const std::vector<OpenMM::Vec3>& end) const;

@@ -19,7 +19,7 @@ public:
 
     void initialize(const System& system, const LatentRestraintForce& force) override {
         particles = force.getBundle().particles;
-        evaluator = make_unique<RestraintEvaluator>(force.getBundle(), at::kCPU);
+        evaluator = make_unique<RestraintEvaluator>(force.getBundle(), force.getWeights(), at::kCPU);
         isPeriodic = system.usesPeriodicBoundaryConditions();
     }
 

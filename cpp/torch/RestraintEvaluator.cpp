@@ -32,8 +32,9 @@ at::Tensor centred(const vector<Vec3>& positions) {
 
 }  // namespace
 
-RestraintEvaluator::RestraintEvaluator(const LatentBundle& bundle, at::Device device)
-        : name(bundle.name), periods(bundle.slowPeriods), device(device), wholeMolecules(bundle, {}, device) {
+RestraintEvaluator::RestraintEvaluator(const LatentBundle& bundle, const vector<double>& weights, at::Device device)
+        : name(bundle.name), periods(bundle.slowPeriods), weights(weights), device(device),
+          wholeMolecules(bundle, {}, device) {
     if (periods.empty())
         return;
     runner = loadTorchScript(bundle.name, bundle.archive, device);
@@ -96,8 +97,8 @@ double RestraintEvaluator::pullSlow(const at::Tensor& positions, double stiffnes
             double difference = values[i] - target[i];
             if (periods[i] > 0)
                 difference = remainder(difference, periods[i]);  // the short way round
-            energy += stiffness / 2 * difference * difference;
-            values[i] = stiffness * difference;
+            energy += stiffness / 2 * weights[i] * difference * difference;
+            values[i] = stiffness * weights[i] * difference;
         }
         return at::tensor(values, at::kDouble).to(at::kFloat).to(device).unsqueeze(0);
     };

@@ -23,7 +23,8 @@ namespace OpenMMLatent {
  */
 class OPENMM_LATENT_EXPORT RestraintEvaluator {
 public:
-    RestraintEvaluator(const LatentBundle& bundle, at::Device device);
+    /** @param weights  of the slow coordinates, (n_slow) */
+    RestraintEvaluator(const LatentBundle& bundle, const std::vector<double>& weights, at::Device device);
 
     /**
      * @param positions  (n_atoms, 3) float64 [nm] on the device; left whole and centred
@@ -52,7 +53,7 @@ private:
 
     std::unique_ptr<ModuleRunner> runner;  // null for superposed structures
     std::string name;
-    std::vector<double> periods;
+    std::vector<double> periods, weights;
     at::Device device;
     WholeMolecules wholeMolecules;
     at::Tensor pathStart, pathChange;  // (n_atoms, 3) float64 [nm], centred

@@ -14,10 +14,11 @@
 namespace OpenMMLatent {
 
 /**
- * Pulls the system towards a point of a model's slow coordinates, E = k/2 |slow(encode(x)) - target|^2.
+ * Pulls the system towards a point of a model's slow coordinates, E = k/2 sum_j w_j (slow_j(encode(x)) - target_j)^2.
  *
  * k [kJ/mol] and each component of the target are parameters of the Context; differences of periodic coordinates take
- * the short way round. While k is 0, the default, nothing is computed. Usable alone, as a learned collective variable.
+ * the short way round. While k is 0, the default, nothing is computed. The weights w are 1 unless they are set: driven
+ * jumps need them so. Usable alone, as a learned collective variable; then a weight of 0 leaves a coordinate free.
  *
  * For a model without slow coordinates the force pulls all model atoms at once: E = k/2 sum |x_i - y_i|^2
  * [k: kJ/mol/nm^2] with y, a structure, superposed on the frame. That structure lies on the straight way between two
@@ -43,6 +44,11 @@ public:
     void setDefaultStiffness(double k);
     const std::vector<double>& getDefaultTarget() const { return defaultTarget; }
     void setDefaultTarget(const std::vector<double>& target);
+    /** Weight of each slow coordinate, (n_slow), zero or positive; may be set until a Context is made. */
+    const std::vector<double>& getWeights() const { return weights; }
+    void setWeights(const std::vector<double>& values);
+    /** Whether every weight is 1. */
+    bool pullsAllAlike() const;
 
     /** The slow coordinates of a Context's present frame, (n_slow). */
     std::vector<double> getSlow(OpenMM::Context& context) const;
@@ -58,7 +64,7 @@ protected:
 private:
     LatentBundle bundle;
     double defaultStiffness = 0;
-    std::vector<double> defaultTarget;
+    std::vector<double> defaultTarget, weights;
 };
 
 }  // namespace OpenMMLatent

@@ -1,8 +1,9 @@
 """The force that pulls a System along a model's slow coordinates: a learned collective variable in an OpenMM System.
 
 E = k/2 sum_j w_j (slow_j(encode(x)) - target_j)^2, the differences taken the short way round where a coordinate is an
-angle; every w_j is 1, as driven jumps need it, unless `setWeights` frees some coordinate (0). For a model without slow coordinates E = k/2 sum_i |x_i - R y_i - c|^2, with a structure y superposed on the
-frame by the proper rotation R and the shift c that make E least.
+angle. Every w_j is 1, as driven jumps need it, unless `setWeights` frees some coordinate (0). For a model without slow
+coordinates E = k/2 sum_i |x_i - R y_i - c|^2, with a structure y superposed on the frame by the proper rotation R and
+the shift c that make E least.
 
 | symbol | Context parameter | unit |
 |---|---|---|

@@ -57,8 +57,8 @@ class LatentReporter:
     that accepted jumps stand for if the model's lag time is taken at its word; nan without `model`, or with several.
     Work, driven steps, steps per perturbation and sigma are those of a steered or exact jump; the logarithm of
     q(from | to) / q(to | from) and the acceptance, which is the probability of the Metropolis test, of an exact one.
-    `from_i` and `to_i` are the slow coordinates between which such a jump was driven, in exact mode those that were
-    drawn. What does not apply stays empty.
+    Slow coordinates: `start_i` of the frame that such a jump left, `from_i` and `to_i` between which it was driven (in
+    exact mode those that were drawn), `reached_i` of the frame at the drive's end, accepted or not. What does not apply stays empty.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class LatentReporter:
         self._writer = csv.writer(self._file)
         n_slow = 0 if model is None else model.manifest.n_slow
         if not has_rows:
-            slow = [f"{name}_{i + 1}" for name in ("from", "to", "slow") for i in range(n_slow)]
+            slow = [f"{name}_{i + 1}" for name in ("start", "from", "to", "reached", "slow") for i in range(n_slow)]
             self._writer.writerow([*_COLUMNS, *slow])
             self._file.flush()
 
@@ -140,7 +140,7 @@ class LatentReporter:
                 f"{accepted * lag_time:.6f}",
             ]
             is_last = record is records[-1]
-            for values in (record._from, record.to, slow if is_last else ()):
+            for values in (record.start, record._from, record.to, record.reached, slow if is_last else ()):
                 row += [f"{value:.6f}" for value in values] if len(values) == n_slow else [""] * n_slow
             self._writer.writerow(row)
         self._file.flush()

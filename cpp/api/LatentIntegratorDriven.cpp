@@ -164,13 +164,15 @@ bool LatentIntegrator::attemptExact(JumpRecord& record) {
                               "another restraint for an umbrella");
     beginAt(context->calcForcesAndEnergy(false, true, getIntegrationForceGroups()), record);
     drawVelocities(-record.number);
-    vector<double> slow = restraints[record.bundle]->getSlow(*context);
-    double uniform = kernel.getAs<LatentJumpKernel>().proposeExact(slow, driving.sigma, seed, record);
+    record.start = restraints[record.bundle]->getSlow(*context);
+    double uniform = kernel.getAs<LatentJumpKernel>().proposeExact(record.start, driving.sigma, seed, record);
     record.work = uniform < 0 ? NAN : driveAlong(record, false);
     record.acceptance =
         isnan(record.work)
             ? 0
             : min(1.0, exp(record.logProposalRatio - record.work / (GasConstant * relaxationTemperature())));
+    if (!isnan(record.work))
+        record.reached = restraints[record.bundle]->getSlow(*context);
     if (isnan(record.work))
         record.reason = "nan";
     else if (uniform >= record.acceptance)
@@ -192,10 +194,12 @@ bool LatentIntegrator::attemptSteered(JumpRecord& record) {
         if (isProposed)
             restraint.setPath(from, to);
     } else {
-        record.from = restraint.getSlow(*context);
+        record.start = record.from = restraint.getSlow(*context);
         isProposed = kernel.getAs<LatentJumpKernel>().proposeSlow(*context, seed, record);
     }
     record.work = isProposed ? driveAlong(record, isStructure) : NAN;
+    if (!isnan(record.work) && !isStructure)
+        record.reached = restraint.getSlow(*context);
     if (!isnan(record.work))
         record.energyAfter = context->calcForcesAndEnergy(false, true, getIntegrationForceGroups());
     record.reason = guard->judge(record);

@@ -20,6 +20,8 @@ struct JumpRecord {
     double energyAfter = 0;  /**< potential energy after constraints and minimisation; NaN when never reached */
     double largestForce = 0; /**< largest force on one particle after minimisation */
     int minimizerIterations = 0;
+    std::vector<double> start;   /**< slow coordinates of the frame that a driven jump left */
+    std::vector<double> reached; /**< slow coordinates of the frame to which the drive led, accepted or not */
     std::vector<double> from;    /**< slow coordinates where a drive began: the drawn centre c0 in exact mode */
     std::vector<double> to;      /**< slow coordinates where it was to lead */
     int drivenSteps = 0;

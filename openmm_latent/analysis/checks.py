@@ -14,9 +14,11 @@ from openmm_latent.analysis.markov import MarkovModel, coarse, spectrum
 LEAST_CONNECTED = 0.95
 #: Share of a state's variance from which on a slow process matters to its population.
 RELEVANT = 0.05
+#: Independent draws of the posterior that an error needs.
+FEWEST_DRAWS = 30
 #: Drift of ln(timescale) and of ln(p / (1 - p)) between the chosen lag and a longer one: what a lag is chosen by, and
 #: what is refused. Each is let pass up to the first number, or up to so many standard deviations of the difference.
-CHOICE, REFUSAL = (0.1, 2.0), (0.2, 3.0)
+CHOICE, REFUSAL = (0.1, 2.5), (0.2, 3.0)
 #: Relative deviation that the Chapman-Kolmogorov test lets pass, of the probability to have left a set.
 CK_TOLERANCE = 0.1
 #: Chance that a right model fails a Chapman-Kolmogorov test, all its comparisons together; or less, as both sides of
@@ -148,6 +150,16 @@ def check_width(log_odds: np.ndarray, largest: float, name: str) -> str | None:
     if width <= largest:
         return None
     return f"the free energy of {name} is uncertain by {width:.2g} kT, and {largest:g} is allowed: run longer"
+
+
+def check_draws(effective_draws: float, name: str) -> str | None:
+    """Return what is wrong if the posterior's draws are too much alike for an error."""
+    if effective_draws >= FEWEST_DRAWS:
+        return None
+    return (
+        f"the errors of {name} are not known: the posterior's draws are worth {effective_draws:.0f} independent ones, "
+        f"and {FEWEST_DRAWS} are needed; give fewer microstates (--microstates) or more draws"
+    )
 
 
 def check_drift(

@@ -164,26 +164,31 @@ def _cluster(fitted: np.ndarray, points: np.ndarray, n_centres: int, seed: int) 
 # --- estimation ------------------------------------------------------------------------------------------------------
 
 
-def count_transitions(
-    labels: Sequence[np.ndarray], lag_frames: int, n_microstates: int, weights: np.ndarray | None = None
-) -> np.ndarray:
-    """Return (n, n) counts of a sliding window inside segments, divided by the lag.
-
-    Without `weights` this is deeptime's count mode "sliding-effective"; with them, (n_blocks,), each pair counts as
-    much as the block that it starts in (see `blocks_of`).
-    """
+def count_transitions(labels: Sequence[np.ndarray], lag_frames: int, n_microstates: int) -> np.ndarray:
+    """Return (n, n) counts of a sliding window inside segments, divided by the lag (deeptime's "sliding-effective")."""
     from deeptime.markov import TransitionCountEstimator
 
-    if weights is None:
-        usable = [np.ascontiguousarray(part, dtype=np.int32) for part in labels if len(part) > lag_frames]
-        if not usable:
-            return np.zeros((n_microstates, n_microstates))
-        estimator = TransitionCountEstimator(lag_frames, "sliding-effective", n_states=n_microstates)
-        return np.asarray(estimator.fit_fetch(usable).count_matrix, dtype=np.float64)
-    pairs = np.concatenate([part[:-lag_frames] * n_microstates + part[lag_frames:] for part in labels])
-    starts = [block[: max(0, len(block) - lag_frames)] for block in blocks_of(labels)]
-    counted = np.bincount(pairs, weights[np.concatenate(starts)], n_microstates**2)
-    return counted.reshape(n_microstates, n_microstates) / lag_frames
+    usable = [np.ascontiguousarray(part, dtype=np.int32) for part in labels if len(part) > lag_frames]
+    if not usable:
+        return np.zeros((n_microstates, n_microstates))
+    estimator = TransitionCountEstimator(lag_frames, "sliding-effective", n_states=n_microstates)
+    return np.asarray(estimator.fit_fetch(usable).count_matrix, dtype=np.float64)
+
+
+class WeightedCounts:
+    """The same counts, each pair as heavy as the block that it starts in (see `blocks_of`)."""
+
+    def __init__(self, labels: Sequence[np.ndarray], lag_frames: int, n_microstates: int) -> None:
+        self.lag_frames, self.n_microstates = lag_frames, n_microstates
+        self.pairs = np.concatenate([part[:-lag_frames] * n_microstates + part[lag_frames:] for part in labels])
+        blocks = blocks_of(labels)
+        self.n_blocks = 1 + max(int(block[-1]) for block in blocks if len(block))
+        self.starts = np.concatenate([block[: max(0, len(block) - lag_frames)] for block in blocks])
+
+    def counts(self, weights: np.ndarray) -> np.ndarray:
+        """Return (n, n) counts for weights (n_blocks,)."""
+        counted = np.bincount(self.pairs, weights[self.starts], self.n_microstates**2)
+        return counted.reshape(self.n_microstates, self.n_microstates) / self.lag_frames
 
 
 def blocks_of(labels: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -221,25 +226,75 @@ def bootstrap(
     Source: D. B. Rubin, Ann. Stat. 9, 130 (1981).
     """
     random = np.random.default_rng(seed)
-    n_blocks = 1 + max(int(block[-1]) for block in blocks_of(labels) if len(block))
+    weighted = WeightedCounts(labels, model.lag_frames, n_microstates)
+    active = np.ix_(model.active, model.active)
     replicas = []
     for _ in range(n_replicas):
-        weights = random.standard_exponential(n_blocks)
-        counts = count_transitions(labels, model.lag_frames, n_microstates, weights)[np.ix_(model.active, model.active)]
-        replicas.append(MarkovModel(model.lag_frames, model.active, counts, *maximum_likelihood(counts, 1e-6)))
+        counts = weighted.counts(random.standard_exponential(weighted.n_blocks))[active]
+        fitted = likelihood_from(counts, model.stationary)
+        replicas.append(MarkovModel(model.lag_frames, model.active, counts, *fitted))
     return replicas
 
 
-def maximum_likelihood(counts: np.ndarray, tolerance: float = 1e-9) -> tuple[np.ndarray, np.ndarray]:
+def maximum_likelihood(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the reversible maximum-likelihood transition matrix (n, n) and its stationary distribution (n,)."""
     from deeptime.markov.tools.estimation import transition_matrix
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # says that it has not converged; the posterior starts near it all the same
         matrix, stationary = transition_matrix(
-            counts, reversible=True, return_statdist=True, maxiter=200_000, maxerr=tolerance
+            counts, reversible=True, return_statdist=True, maxiter=200_000, maxerr=1e-9
         )
     return np.asarray(matrix), np.asarray(stationary)
+
+
+def likelihood_from(counts: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the same as `maximum_likelihood`, by Newton steps from a stationary distribution that is near.
+
+    deeptime's fixed point takes thousands of steps where basins exchange slowly; a bootstrap asks for it hundreds of
+    times. With s_ij = c_ij + c_ji, row sums c_i of the counts and x_i = exp(v_i) of the solution, the fixed point's
+    equation reads sum_j s_ij q_ij = c_i, q_ij = 1 / (1 + c_j x_i / (c_i x_j)): the gradient of a concave function of v
+    (that of a Bradley-Terry model), whose Hessian is a graph's Laplacian.
+
+    Parameters
+    ----------
+    counts : array, (n, n), connected
+    start : array, (n,), positive
+
+    Source: the fixed point is equation 29 of J.-H. Prinz et al., J. Chem. Phys. 134, 174105 (2011).
+    """
+    rows = counts.sum(axis=1)
+    both = counts + counts.T
+    off = both - np.diag(np.diag(both))  # of a state with itself, q is 1/2 whatever v is
+    wanted = rows - np.diag(counts)
+    shift = np.log(rows)[:, None] - np.log(rows)[None, :]
+    v = np.log(start)
+
+    def height(at: np.ndarray) -> float:
+        pairs = -np.logaddexp(0.0, shift + at[None, :] - at[:, None]) + at[None, :]
+        return float(0.5 * (off * pairs).sum() - wanted @ at)
+
+    now = height(v)
+    for _ in range(100):
+        q = 1.0 / (1.0 + np.exp(-(shift + v[None, :] - v[:, None])))
+        gradient = (off * q).sum(axis=1) - wanted
+        stiffness = off * q * (1.0 - q)
+        laplacian = np.diag(stiffness.sum(axis=1)) - stiffness
+        # One v is free: the constant vector added to the Laplacian fixes it.
+        step = np.linalg.solve(laplacian + stiffness.sum() / len(v) ** 2, gradient)
+        step *= min(1.0, 2.0 / max(np.abs(step).max(), 1e-300))
+        while height(v + step) < now - 1e-9 * abs(now) and np.abs(step).max() > 1e-12:
+            step = 0.5 * step
+        v = v + step - (v + step).max()
+        now = height(v)
+        if np.abs(step).max() < 1e-9:
+            break
+    else:
+        return maximum_likelihood(counts)
+    x = np.exp(v) / np.exp(v).sum()
+    joint = both / (rows[:, None] / x[:, None] + rows[None, :] / x[None, :])
+    total = joint.sum(axis=1)
+    return joint / total[:, None], total / total.sum()
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ class ReweightConfig:
     largest_error: float = 1.0  # [kT] of a state's free energy that is still told
     level: float = 0.05  # of the test of how much to drop
     n_draws: int = 200  # of the posterior
-    n_replicas: int = 40  # of the bootstrap that lags are compared by
+    n_replicas: int = 100  # of the bootstrap that lags are compared by
     confidence: float = 0.95  # of intervals
     seed: int = 1
 
@@ -47,7 +47,10 @@ class ReweightConfig:
         )
         require(self.n_microstates >= 2, f"n_microstates must be at least 2, got {self.n_microstates}")
         require(0 < self.confidence < 1, f"confidence must lie between 0 and 1, got {self.confidence}")
-        require(self.n_draws >= 20, f"n_draws must be at least 20, got {self.n_draws}")
+        require(
+            self.n_draws >= 2 * checks.FEWEST_DRAWS,
+            f"n_draws must be at least {2 * checks.FEWEST_DRAWS}, got {self.n_draws}",
+        )
 
 
 @dataclass(frozen=True)

@@ -169,6 +169,7 @@ def _refusals_of(
     found = [
         checks.check_transitions(relevant, config.fewest_transitions, name),
         checks.check_width(log_odds(posterior.stationary, here), config.largest_error, name),
+        checks.check_draws(posterior.effective_draws, name),
     ]
     if any(found):
         return [one for one in found if one]  # the further tests compare what is too uncertain to compare

@@ -61,26 +61,40 @@ def test_moves_of_whole_regions_leave_the_posterior_as_it_is():
     assert abs(odds.std() - plain.std()) < 5 * error
 
 
+@pytest.mark.parametrize("lag_frames", [1, 4])
+def test_newton_steps_find_the_maximum_that_deeptime_finds(lag_frames):
+    well = DoubleWell(n_bins=10)
+    counts = markov.count_transitions(list(well.bins(100, 60, 0.5, np.random.default_rng(1))), lag_frames, 10)
+    active = np.flatnonzero(counts.sum(axis=0) * counts.sum(axis=1))
+    counts = counts[np.ix_(active, active)]
+    matrix, stationary = markov.maximum_likelihood(counts)
+    for start in (stationary, np.full(len(active), 1 / len(active))):
+        again = markov.likelihood_from(counts, start)
+        np.testing.assert_allclose(again[0], matrix, atol=1e-6)
+        np.testing.assert_allclose(again[1], stationary, rtol=1e-4)
+        np.testing.assert_allclose(again[1] @ again[0], again[1], atol=1e-12)
+
+
 def test_counts_never_cross_a_segment():
     labels = [np.array([0, 0, 1]), np.array([2, 2, 0]), np.array([1])]
     counts = markov.count_transitions(labels, 1, 3)
     np.testing.assert_array_equal(counts, [[1, 1, 0], [0, 0, 0], [1, 0, 1]])
-    ones = np.ones(1 + markov.blocks_of(labels)[-1][-1])
-    np.testing.assert_array_equal(markov.count_transitions(labels, 1, 3, ones), counts)
+    weighted = markov.WeightedCounts(labels, 1, 3)
+    np.testing.assert_array_equal(weighted.counts(np.ones(weighted.n_blocks)), counts)
     assert markov.count_transitions(labels, 3, 3).sum() == 0
 
 
 def test_a_sliding_window_is_worth_its_length_over_the_lag():
     labels = [np.array([0, 1] * 20)]
-    weights = np.ones(1 + markov.blocks_of(labels)[-1][-1])
-    for given in (None, weights):
-        assert markov.count_transitions(labels, 4, 2, given).sum() == pytest.approx((40 - 4) / 4)
+    weighted = markov.WeightedCounts(labels, 4, 2)
+    for counts in (markov.count_transitions(labels, 4, 2), weighted.counts(np.ones(weighted.n_blocks))):
+        assert counts.sum() == pytest.approx((40 - 4) / 4)
 
 
 def test_weights_of_segments_multiply_counts():
     labels = [np.array([0, 0, 1]), np.array([1, 0, 0])] * 50
     assert [set(block) for block in markov.blocks_of(labels)] == [{number} for number in range(100)]
-    counts = markov.count_transitions(labels, 1, 2, np.array([2.0, 0.5] * 50) / 50)
+    counts = markov.WeightedCounts(labels, 1, 2).counts(np.array([2.0, 0.5] * 50) / 50)
     np.testing.assert_allclose(counts, [[2.5, 2], [0.5, 0]])
 
 

@@ -69,7 +69,7 @@ def test_the_slow_process_is_found(well, result):
 
 def test_the_same_seed_gives_the_same_result(well):
     segments = segments_of(well.positions(200, 60, 0.5, seed=2))
-    config = ReweightConfig(temperature=300.0, n_microstates=10, n_replicas=5, n_draws=20, lag_time=8.0)
+    config = ReweightConfig(temperature=300.0, n_microstates=10, n_replicas=5, n_draws=60, lag_time=8.0)
     first, second = (reweight(segments, 1.0, ["right"], config).populations for _ in range(2))
     assert first == second
 
@@ -156,7 +156,7 @@ def test_short_segments_are_refused(well):
         ({"lag_time": 2.5}, "lag_time must be a multiple of the frame spacing"),
         ({"lag_time": 500.0}, "lag_time 500 ps is not shorter than the longest segment"),
         ({"dropped_time": -1.0}, "dropped_time must be zero or positive"),
-        ({"n_draws": 2}, "n_draws must be at least 20, got 2"),
+        ({"n_draws": 2}, "n_draws must be at least 60, got 2"),
     ],
 )
 def test_mistakes_are_told(well, change, sentence):

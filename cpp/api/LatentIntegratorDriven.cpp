@@ -74,7 +74,8 @@ void LatentIntegrator::findRestraints(ContextImpl& contextImpl) {
         for (ForceImpl* impl : contextImpl.getForceImpls()) {
             auto* restraint = dynamic_cast<LatentRestraintForceImpl*>(impl);
             if (restraint != nullptr && restraint->getOwner().getBundle().archive == bundle.archive &&
-                restraint->getOwner().getBundle().particles == bundle.particles)
+                restraint->getOwner().getBundle().particles == bundle.particles &&
+                restraint->getOwner().pullsAllAlike())
                 found = restraint;
         }
         if (found == nullptr)

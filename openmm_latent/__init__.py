@@ -2,8 +2,18 @@
 
 from openmm_latent import plugin as plugin  # first: it checks versions and loads the C++ side
 from openmm_latent.errors import LatentError
+from openmm_latent.openmmlatent import LatentRestraintForce
 from openmm_latent.reporters import LatentReporter
 from openmm_latent.simulation import LatentIntegrator, LatentModel
+from openmm_latent.tuning import tune_driving
 from openmm_latent.version import __version__
 
-__all__ = ["LatentError", "LatentIntegrator", "LatentModel", "LatentReporter", "__version__"]
+__all__ = [
+    "LatentError",
+    "LatentIntegrator",
+    "LatentModel",
+    "LatentReporter",
+    "LatentRestraintForce",
+    "__version__",
+    "tune_driving",
+]

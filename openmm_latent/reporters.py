@@ -58,7 +58,8 @@ class LatentReporter:
     Work, driven steps, steps per perturbation and sigma are those of a steered or exact jump; the logarithm of
     q(from | to) / q(to | from) and the acceptance, which is the probability of the Metropolis test, of an exact one.
     Slow coordinates: `start_i` of the frame that such a jump left, `from_i` and `to_i` between which it was driven (in
-    exact mode those that were drawn), `reached_i` of the frame at the drive's end, accepted or not. What does not apply stays empty.
+    exact mode those that were drawn), `reached_i` of the frame at the drive's end, accepted or not. What
+    does not apply stays empty.
     """
 
     def __init__(

@@ -19,12 +19,12 @@ from openmm_latent.openmmlatent import LatentIntegrator, LatentRestraintForce
 from openmm_latent.restraint import addRestraint
 
 #: Mode -> its number in C++.
-MODES = {
+MODES: dict[str, int] = {
     "exploratory": LatentIntegrator.Exploratory,
     "guarded": LatentIntegrator.Guarded,
     "exact": LatentIntegrator.Exact,
 }
-REALISATIONS = {"decode": LatentIntegrator.Decode, "steer": LatentIntegrator.Steer}
+REALISATIONS: dict[str, int] = {"decode": LatentIntegrator.Decode, "steer": LatentIntegrator.Steer}
 
 #: Width of the driving restraint: in units of the slow coordinates (of unit variance), or in nm for model atoms.
 _SIGMA_SLOW, _SIGMA_STRUCTURE = 0.2, 0.02

@@ -43,7 +43,7 @@ string fromHex(const string& digits) {
             return digit - '0';
         if (digit >= 'a' && digit <= 'f')
             return digit - 'a' + 10;
-        throw OpenMMException("LatentIntegrator: the XML holds a damaged bundle; serialise the integrator again");
+        throw OpenMMException("the XML holds a damaged bundle; serialise the integrator or the System again");
     };
     string bytes;
     bytes.reserve(digits.size() / 2);

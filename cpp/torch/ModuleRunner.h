@@ -38,8 +38,8 @@ public:
      * @param pull       (1, n_slow) float32 -> (1, n_slow) float32
      * @return (1, n_slow) float32 and (1, n, 3) float32
      */
-    virtual std::pair<at::Tensor, at::Tensor> slowWithGradient(
-        const at::Tensor& positions, const std::function<at::Tensor(const at::Tensor&)>& pull) = 0;
+    virtual std::pair<at::Tensor, at::Tensor>
+    slowWithGradient(const at::Tensor& positions, const std::function<at::Tensor(const at::Tensor&)>& pull) = 0;
     /** `slow(propagate(encode(x)))`: where the learned dynamics leads; `state` is replaced by the next one. */
     virtual at::Tensor propagateSlow(const at::Tensor& positions, ModelState& state, const at::Tensor& noise) = 0;
     /** `propose`: (1, n_slow), (1, n_propose_noise) -> (1, n_slow). */

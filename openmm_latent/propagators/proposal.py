@@ -101,10 +101,10 @@ class MixtureKernel(nn.Module):
         self.depends_on_start = depends_on_start
         self.is_periodic = any(period > 0 for period in periods)
         n_outputs = config.n_components * (1 + 2 * n_slow)  # log weights, shifts, log scales
-        self.network = nn.Sequential(
-            nn.Linear(3 * n_slow, config.n_hidden), nn.SiLU(), nn.Linear(config.n_hidden, n_outputs)
-        )
-        self.free = nn.Parameter(torch.zeros(config.n_components * (1 + 2 * n_slow)))
+        layers = [nn.Linear(3 * n_slow, config.n_hidden), nn.SiLU(), nn.Linear(config.n_hidden, n_outputs)]
+        self.network = nn.Sequential(*layers) if depends_on_start else nn.Sequential(nn.Identity())
+        # what does not depend on the start, in the same order
+        self.free = nn.Parameter(torch.zeros(n_outputs))
         self.log_broad, self.log_narrow = math.log(config.broad_weight), math.log1p(-config.broad_weight)
         angles = torch.tensor([period > 0 for period in periods])
         whole = torch.tensor([period if period > 0 else 1.0 for period in periods])
@@ -340,8 +340,9 @@ def _prepare(kernel: MixtureKernel, points: Tensor, config: ProposalConfig, seed
     centres = _spread_points(kernel, points, config.n_components, seed)
     kernel.centres.copy_(centres)
     with torch.no_grad():
-        kernel.network[-1].weight.mul_(0.1)
-        kernel.network[-1].bias.zero_()
+        if kernel.depends_on_start:
+            kernel.network[-1].weight.mul_(0.1)
+            kernel.network[-1].bias.zero_()
         kernel.free.copy_(_first_guess(kernel, points, centres))
 
 

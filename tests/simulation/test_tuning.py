@@ -1,0 +1,129 @@
+"""The tuning phase of driven jumps: what it tries, what it keeps, and that it ends."""
+
+import json
+
+import openmm as mm
+import pytest
+from openmm import app
+
+import known_density as kd
+import toys
+from openmm_latent import LatentError
+from openmm_latent.tuning import Trial, _squared_distance, tune_driving
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    return kd.export(kd.HARMONIC, tmp_path_factory.mktemp("tuning") / "bad.latent.pt")
+
+
+@pytest.fixture
+def simulation(bundle):
+    return kd.make_simulation(kd.HARMONIC, bundle, kd.SMALL, seed=3)
+
+
+def tune(simulation, **arguments):
+    return tune_driving(
+        simulation, **({"n_jumps": 10, "sigmas": (0.1, 0.3), "steps": (10, 30), "blocks": (1, 5)} | arguments)
+    )
+
+
+def test_three_settings_are_varied_in_turn_and_the_fastest_is_in_use(simulation):
+    tuning = tune(simulation)
+    assert len(tuning.trials) == 6
+    assert [trial.sigma for trial in tuning.trials[:2]] == [0.1, 0.3]
+    assert [trial.drivenSteps for trial in tuning.trials[2:4]] == [10, 30]
+    assert [trial.stepsPerPerturbation for trial in tuning.trials[4:]] == [1, 5]
+    # Each choice is kept while the next setting is varied.
+    best = max(tuning.trials[:2], key=lambda trial: trial.speed)
+    assert {trial.sigma for trial in tuning.trials[2:]} == {best.sigma}
+    assert tuning.chosen == max(tuning.trials[4:], key=lambda trial: trial.speed)
+    driving = simulation.integrator.getDriving()
+    assert {name: driving[name] for name in tuning.chosen.setting} == tuning.chosen.setting
+    assert driving["drivingStepSize"] == kd.SMALL.step_size
+
+
+def test_trials_measure_what_they_say(simulation):
+    tuning = tune(simulation, n_jumps=40)
+    assert simulation.integrator.getNumJumps() == 6 * 40
+    for trial in tuning.trials:
+        assert 0 < trial.acceptance < 1
+        assert trial.seconds_per_jump > 0
+        assert trial.speed > 0
+    records = list(simulation.integrator.getJumpRecords(5 * 40))
+    last = tuning.trials[-1]
+    assert last.acceptance == pytest.approx(sum(record.acceptance for record in records) / 40)
+    gain = sum(record.acceptance * (record.to[0] - record._from[0]) ** 2 for record in records)
+    assert last.speed == pytest.approx(gain / (40 * last.seconds_per_jump), rel=1e-6)
+
+
+def test_a_setting_at_which_nothing_is_accepted_is_not_chosen(simulation):
+    """Drives of steps beyond stability are all refused."""
+    simulation.integrator.setDriving(drivingStepSize=0.05)
+    tuning = tune(simulation, sigmas=(0.01, 0.4), steps=(10,), blocks=(2,))
+    assert tuning.trials[0].acceptance < 0.05
+    assert tuning.chosen.sigma == 0.4
+
+
+def test_time_and_step_count_are_put_back_and_nothing_adapts_later(simulation):
+    simulation.step(100)
+    before = simulation.context.getTime(), simulation.context.getStepCount()
+    tuning = tune(simulation)
+    assert (simulation.context.getTime(), simulation.context.getStepCount()) == before
+    driving = simulation.integrator.getDriving()
+    simulation.step(200)
+    assert simulation.integrator.getDriving() == driving
+    assert driving["sigma"] == tuning.chosen.sigma
+
+
+def test_a_checkpoint_keeps_what_was_tuned(simulation, bundle):
+    simulation.integrator.setDriving(sigma=0.37, drivenSteps=12, stepsPerPerturbation=3)
+    checkpoint = simulation.context.createCheckpoint()
+    other = kd.make_simulation(kd.HARMONIC, bundle, kd.SMALL, seed=3)
+    assert other.integrator.getDriving()["sigma"] == kd.SMALL.sigma
+    other.context.loadCheckpoint(checkpoint)
+    assert other.integrator.getDriving() == simulation.integrator.getDriving()
+
+
+def test_blocks_longer_than_the_drive_are_left_out(simulation):
+    simulation.integrator.setDriving(drivenSteps=10, stepsPerPerturbation=1)
+    tuning = tune(simulation, sigmas=(0.2,), steps=(10,), blocks=(2, 20))
+    assert [trial.stepsPerPerturbation for trial in tuning.trials] == [1, 1, 2]
+
+
+def test_the_record_is_json(simulation, tmp_path):
+    tuning = tune(simulation)
+    tuning.write(tmp_path / "tuning.json")
+    read = json.loads((tmp_path / "tuning.json").read_text())
+    assert [Trial(**trial) for trial in read["trials"]] == tuning.trials
+    assert Trial(**read["chosen"]) == tuning.chosen
+
+
+def test_angles_are_measured_the_short_way_round():
+    assert _squared_distance([3.0, 1.0], [-3.0, 2.0], [6.0, 0.0]) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"n_jumps": 0}, "n_jumps must be at least 1, got 0"),
+        ({"sigmas": ()}, "sigmas, steps and blocks must each give at least one candidate"),
+        ({"blocks": (100,)}, "stepsPerPerturbation: no candidate of .* fits the others"),
+    ],
+)
+def test_what_tuning_refuses(simulation, arguments, sentence):
+    with pytest.raises(LatentError, match=sentence):
+        tune(simulation, **arguments)
+
+
+def test_tuning_is_for_exact_simulations_without_reporters(simulation, bundle, tmp_path):
+    topology, _ = toys.load_adp()
+    plain = app.Simulation(topology, toys.adp_system(topology), toys.langevin(), mm.Platform.getPlatform("Reference"))
+    with pytest.raises(LatentError, match="in exact mode, got LangevinMiddleIntegrator"):
+        tune(plain)
+    guarded = kd.make_simulation(kd.HARMONIC, bundle, kd.SMALL, seed=3, mode="guarded")
+    with pytest.raises(LatentError, match="in exact mode, got LatentIntegrator"):
+        tune(guarded)
+    simulation.reporters.append(app.StateDataReporter(str(tmp_path / "log.csv"), 10, step=True))
+    with pytest.raises(LatentError, match="must have no reporters yet, got 1"):
+        tune(simulation)

@@ -14,6 +14,8 @@ from openmm_latent.analysis.markov import MarkovModel, coarse, spectrum
 LEAST_CONNECTED = 0.95
 #: Share of a state's variance from which on a slow process matters to its population.
 RELEVANT = 0.05
+#: A microstate is in the core of its side if the eigenvector is at least so much of its mean there.
+CORE = 0.75
 #: Independent draws of the posterior that an error needs.
 FEWEST_DRAWS = 30
 #: Drift of ln(timescale) and of ln(p / (1 - p)) between the chosen lag and a longer one: what a lag is chosen by, and
@@ -77,7 +79,7 @@ class SlowProcess:
     side : np.ndarray
         (n,) bool: the microstates on the side of fewer frames at equilibrium.
     n_there, n_back : int
-        Passages inside segments from the core of the common side to that of the rare one, and back.
+        Passages inside segments from the core of the common side to that of the rare one, and back; see `_passages`.
     eigenvector : np.ndarray
         (n,) of unit stationary variance.
     """
@@ -116,17 +118,24 @@ def slow_processes(
 def _passages(
     labels: Sequence[np.ndarray], model: MarkovModel, vector: np.ndarray, rare: np.ndarray
 ) -> tuple[int, int]:
-    """Count passages between the cores of both sides: where the eigenvector passes half of its side's mean."""
+    """Count passages between the cores of both sides, where the eigenvector is near its mean on the side.
+
+    A visit counts if it lasts longer than the lag, or until the segment ends: a short one is a recrossing.
+    """
     core = np.zeros(len(vector), dtype=int)
     for side, number in ((rare, 1), (~rare, -1)):
         mean = (model.stationary * vector)[side].sum() / model.stationary[side].sum()
-        core[side & (vector / mean >= 0.5)] = number
+        core[side & (vector / mean >= CORE)] = number
     table = np.zeros(1 + max(max(int(part.max()) for part in labels if len(part)), int(model.active.max())), dtype=int)
     table[model.active] = core
     n_there = n_back = 0
     for part in labels:
         visited = table[part]
-        steps = np.diff(visited[visited != 0])
+        frames = np.flatnonzero(visited)
+        starts = frames[np.diff(visited[frames], prepend=0) != 0]  # of each stay in a core
+        lasts = np.diff(np.append(starts, len(part) + model.lag_frames)) > model.lag_frames
+        stays = visited[starts[lasts]]
+        steps = np.diff(stays)
         n_there += int((steps > 0).sum())
         n_back += int((steps < 0).sum())
     return n_there, n_back

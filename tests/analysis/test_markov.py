@@ -154,7 +154,7 @@ def test_intervals_cover_the_known_population():
     well, n_sets = DoubleWell(), 120
     hits = told = 0
     for seed in range(n_sets):
-        draws, slowest = fit_right_well(well, 300, seed)
+        draws, slowest = fit_right_well(well, 500, seed)
         if min(slowest.n_there, slowest.n_back) >= 5:
             low, high = np.percentile(draws, [2.5, 97.5])
             hits += low < well.population < high
@@ -167,6 +167,18 @@ def test_passages_are_counted_between_cores():
     matrix = np.array([[0.98, 0.02, 0.0], [0.4, 0.2, 0.4], [0.0, 0.02, 0.98]])
     stationary = np.array([20.0, 1.0, 20.0]) / 41
     model = markov.MarkovModel(1, np.arange(3), matrix, matrix, stationary)
-    labels = [np.array([0, 0, 1, 0, 0, 1, 2, 2, 1, 2]), np.array([2, 1, 0]), np.array([0, 1])]
+    labels = [np.array([0, 0, 1, 0, 0, 1, 2, 2, 1, 2]), np.array([2, 2, 1, 0]), np.array([0, 1])]
     (slowest, *_) = checks.slow_processes(model, labels, 1.0)
     assert sorted([slowest.n_there, slowest.n_back]) == [1, 1]
+
+
+def test_short_visits_are_no_passages():
+    matrix = np.array([[0.98, 0.02], [0.04, 0.96]])
+    model = markov.MarkovModel(3, np.arange(2), matrix, matrix, np.array([2.0, 1.0]) / 3)
+    visits = {2: 0, 3: 0, 4: 2}  # frames -> passages, there and back, with a lag of 3
+    for n_frames, expected in visits.items():
+        labels = [np.array([0] * 6 + [1] * n_frames + [0] * 6)]
+        (slowest,) = checks.slow_processes(model, labels, 1.0)
+        assert slowest.n_there + slowest.n_back == expected
+    (slowest,) = checks.slow_processes(model, [np.array([0] * 6 + [1])], 1.0)  # nobody knows how long it would stay
+    assert slowest.n_there == 1

@@ -148,7 +148,8 @@ def test_what_a_record_says_was_reached_is_where_the_frame_is(turner, adp):
 @pytest.mark.parametrize("platform", PLATFORMS)
 def test_a_family_without_a_latent_steers_its_superposed_atoms(model_of, adp, platform):
     """The target is turned as a whole, too, which superposition takes out: else the work would be some 5e5 kJ/mol."""
-    simulation = steered(model_of(TurnAtoms(HEAVY)), adp, platform=platform, sigma=0.005)
+    # Blocks of 5 steps of 2 fs, half the period of the C=O bonds, would resonate with them under so stiff a restraint.
+    simulation = steered(model_of(TurnAtoms(HEAVY)), adp, platform=platform, sigma=0.005, stepsPerPerturbation=2)
     turns = []
     for _ in range(6):
         simulation.integrator.step(1)
@@ -156,8 +157,8 @@ def test_a_family_without_a_latent_steers_its_superposed_atoms(model_of, adp, pl
         assert simulation.integrator.jump()
         after = simulation.context.getState(positions=True).getPositions(asNumpy=True)._value
         turns.append(np.diff(dihedrals(np.stack([before, after]), np.array([PSI]))[:, 0])[0])
-    assert abs(wrapped(turns).mean() - 0.7) < 0.25
-    assert max(record.work for record in simulation.integrator.getJumpRecords(0)) < 2000
+    assert abs(wrapped(turns).mean() - 0.7) < 0.15
+    assert max(record.work for record in simulation.integrator.getJumpRecords(0)) < 100
 
 
 @pytest.mark.parametrize("platform", PLATFORMS)

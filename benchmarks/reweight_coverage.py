@@ -52,7 +52,7 @@ def trial(well: DoubleWell, n_segments: int, seed: int) -> tuple[bool | None, fl
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sets", type=int, default=100)
+    parser.add_argument("--sets", type=int, default=60)
     parser.add_argument("--first-seed", type=int, default=10_000, help="not those of the tests")
     options = parser.parse_args()
     well, found = DoubleWell(), {}

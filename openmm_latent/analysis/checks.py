@@ -20,7 +20,8 @@ CORE = 0.75
 FEWEST_DRAWS = 30
 #: Drift of ln(timescale) and of ln(p / (1 - p)) between the chosen lag and a longer one: what a lag is chosen by, and
 #: what is refused. Each is let pass up to the first number, or up to so many standard deviations of the difference.
-CHOICE, REFUSAL = (0.1, 2.5), (0.2, 3.0)
+#: The choice is strict, as recrossings of a barrier bias short lags all the same way; few data then take the longest.
+CHOICE, REFUSAL = (0.1, 0.5), (0.2, 3.0)
 #: Relative deviation that the Chapman-Kolmogorov test lets pass, of the probability to have left a set.
 CK_TOLERANCE = 0.1
 #: Chance that a right model fails a Chapman-Kolmogorov test, all its comparisons together; or less, as both sides of

@@ -34,8 +34,8 @@ def addRestraint(
 ) -> LatentRestraintForce:
     """Add a LatentRestraintForce of a model to a System.
 
-    It is put into the highest force group that no other force of the System is in, because driving asks for its energy
-    apart from all others. Integrators integrate all groups unless they are told otherwise.
+    It is put into the force group of the System's other latent restraints, or else into the highest that no force is in,
+    because driving asks for their forces apart from all others. Of several restraints of one model, the first drives. Integrators integrate all groups unless they are told otherwise.
 
     Parameters
     ----------
@@ -70,8 +70,9 @@ def addRestraint(
         all(force.getName() != name for force in forces),
         f"the System already has a force called '{name}'; add a restraint once, or give the second another name",
     )
+    shared = [force.getForceGroup() for force in forces if LatentRestraintForce.isinstance(force)]
     used = {group for force in forces for group in _groups_of(force)}
-    free = [group for group in _GROUPS if group not in used]
+    free = shared[:1] or [group for group in _GROUPS if group not in used]
     require(
         len(free) > 0,
         "every one of the System's 32 force groups is in use, but a restraint needs one of its own; "

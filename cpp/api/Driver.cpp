@@ -28,43 +28,47 @@ double totalEnergy(ContextImpl& context, int groups) {
 
 }  // namespace
 
-unique_ptr<CustomIntegrator> createDriver(int restraintGroup, int otherGroups) {
+unique_ptr<CustomIntegrator> createDriver(int restraintGroup) {
     auto driver = make_unique<CustomIntegrator>(0.001);
     string pull = "f" + to_string(restraintGroup);
-    driver->setIntegrationForceGroups(otherGroups & ~(int) (1u << restraintGroup));  // what `f` means below
-    driver->addGlobalVariable("kick", 0);  // time for which the restraint's force acts [ps]
-    driver->addGlobalVariable("n", 0);     // small steps after it
-    driver->addGlobalVariable("i", 0);
-    driver->addGlobalVariable("keep", 1);   // share of the velocity that an O step keeps
-    driver->addGlobalVariable("noise", 0);  // sqrt(kT (1 - keep^2))
-    driver->addGlobalVariable("isFirst", 1);
-    driver->addPerDofVariable("other", 0);  // forces of all other groups at x: one evaluation a small step
+    driver->addGlobalVariable("driver_kick", 0);     // time for which the restraint's force acts [ps]
+    driver->addGlobalVariable("driver_moves", 0);    // 1: a small step follows; 0: the drive ends here
+    driver->addGlobalVariable("driver_pending", 0);  // 1: a small step's last B is due; -1: a drive begins
+    driver->addGlobalVariable("driver_keep", 1);     // share of the velocity that an O step keeps
+    driver->addGlobalVariable("driver_noise", 0);    // sqrt(kT (1 - keep^2))
+    driver->addPerDofVariable("other", 0);           // forces of all other groups at x: one evaluation a small step
     driver->addPerDofVariable("unconstrained", 0);
     driver->addPerDofVariable("before", 0);
     driver->addPerDofVariable("heat", 0);
 
-    driver->beginIfBlock("isFirst > 0");
+    driver->beginIfBlock("driver_pending > 0");
+    driver->addComputePerDof("other", "f");
+    driver->addComputePerDof("v", "v+0.5*dt*other/m");
+    driver->addConstrainVelocities();
+    driver->addComputeGlobal("driver_pending", "0");
+    driver->endBlock();
+    driver->beginIfBlock("driver_pending < 0");
     driver->addComputePerDof("other", "f");
     driver->addComputePerDof("heat", "0");
-    driver->addComputeGlobal("isFirst", "0");
+    driver->addComputeGlobal("driver_pending", "0");
     driver->endBlock();
 
-    driver->addComputePerDof("v", "v+kick*" + pull + "/m");
+    driver->beginIfBlock("driver_kick > 0");
+    driver->addComputePerDof("v", "v+driver_kick*" + pull + "/m");
     driver->addConstrainVelocities();
-    driver->addComputeGlobal("i", "0");
-    driver->beginWhileBlock("i < n");
+    driver->addComputeGlobal("driver_kick", "0");
+    driver->endBlock();
+
+    driver->beginIfBlock("driver_moves > 0");
     driver->addComputePerDof("v", "v+0.5*dt*other/m");
     driver->addConstrainVelocities();
     addDrift(*driver);
     driver->addComputePerDof("before", "v");
-    driver->addComputePerDof("v", "keep*v+noise*gaussian/sqrt(m)");
+    driver->addComputePerDof("v", "driver_keep*v+driver_noise*gaussian/sqrt(m)");
     driver->addConstrainVelocities();
     driver->addComputePerDof("heat", "heat+0.5*m*(v*v-before*before)");
     addDrift(*driver);
-    driver->addComputePerDof("other", "f");
-    driver->addComputePerDof("v", "v+0.5*dt*other/m");
-    driver->addConstrainVelocities();
-    driver->addComputeGlobal("i", "i+1");
+    driver->addComputeGlobal("driver_pending", "1");
     driver->endBlock();
     return driver;
 }
@@ -72,9 +76,9 @@ unique_ptr<CustomIntegrator> createDriver(int restraintGroup, int otherGroups) {
 double drive(ContextImpl& context, CustomIntegrator& driver, const Driving& driving,
              const function<void(double)>& setCentre, int groups, double kT) {
     double keep = exp(-driving.friction * driver.getStepSize());
-    driver.setGlobalVariableByName("keep", keep);
-    driver.setGlobalVariableByName("noise", sqrt(kT * (1 - keep * keep)));
-    driver.setGlobalVariableByName("isFirst", 1);
+    driver.setGlobalVariableByName("driver_keep", keep);
+    driver.setGlobalVariableByName("driver_noise", sqrt(kT * (1 - keep * keep)));
+    driver.setGlobalVariableByName("driver_pending", -1);
     int blocks = driving.numBlocks();
     setCentre(0);
     double start = totalEnergy(context, groups);
@@ -85,9 +89,9 @@ double drive(ContextImpl& context, CustomIntegrator& driver, const Driving& driv
         bool isFirst = i == 0, isLast = i == blocks;
         double centre = isFirst ? 1 : isLast ? blocks : i + 0.5;
         setCentre(centre / (blocks + 1));
-        driver.setGlobalVariableByName("kick", isFirst || isLast ? 0.5 * blockTime : blockTime);
-        driver.setGlobalVariableByName("n", isLast ? 0 : driving.stepsPerPerturbation);
-        driver.step(1);
+        driver.setGlobalVariableByName("driver_kick", isFirst || isLast ? 0.5 * blockTime : blockTime);
+        driver.setGlobalVariableByName("driver_moves", isLast ? 0 : 1);
+        driver.step(isLast ? 1 : driving.stepsPerPerturbation);
     }
     setCentre(1);
     double end = totalEnergy(context, groups);

@@ -27,7 +27,9 @@ namespace OpenMMLatent {
  *
  * Where two blocks meet, the last kick of one and the first of the next act at the same place, with the centre moved
  * between them. The restraint being harmonic, they are one whole kick with the centre half way: one evaluation a block.
- * A step of the integrator is therefore such a kick, [R] R, followed by the small steps of the block after it.
+ *
+ * A step of the integrator is a small one, less its last B, which the next step begins with: only between two steps
+ * does OpenMM bring virtual sites to where their atoms are. A kick, where one is due, comes between the two B.
  *
  * A block is its own time reversal and preserves phase-space volume but for the O steps, which keep the Maxwell
  * distribution in detailed balance. So the ratio of the probabilities of a driven path and of its reversal is
@@ -35,10 +37,10 @@ namespace OpenMMLatent {
  *
  * No `updateContextState`: barostats, thermostats and removers of centre-of-mass motion rest while it drives.
  *
- * @param restraintGroup  force group in which the restraint, and nothing else, is
- * @param otherGroups     force groups that the relaxation integrates, as bits
+ * @param restraintGroup  force group in which the restraint, and nothing else, is; the integrator's own force groups
+ *                        must be all others
  */
-std::unique_ptr<OpenMM::CustomIntegrator> createDriver(int restraintGroup, int otherGroups);
+std::unique_ptr<OpenMM::CustomIntegrator> createDriver(int restraintGroup);
 
 /**
  * Drive the system along a path of the restraint's parameters.

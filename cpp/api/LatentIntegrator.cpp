@@ -179,7 +179,7 @@ void LatentIntegrator::initialize(ContextImpl& contextImpl) {
                                       " is outside the System's " + to_string(particles) + " particles");
     if (drives()) {
         findRestraints(contextImpl);
-        addDriver();
+        addDriver(contextImpl);
     }
     // What can fail comes first: an integrator that a bundle has kept from being bound can be bound later.
     Kernel loaded = contextImpl.getPlatform().createKernel(LatentJumpKernel::Name(), contextImpl);
@@ -272,7 +272,9 @@ bool LatentIntegrator::jump() {
         CompoundIntegrator::stateChanged(State::Positions);
         throw;
     }
-    if (record.accepted)
+    if (record.accepted && mode == Exact)
+        as(kernel).resetState(record.bundle);  // proposals have no memory, and the frame is another
+    else if (record.accepted)
         as(kernel).commitState(record.bundle);
     else
         as(kernel).restore(*context);

@@ -7,6 +7,7 @@
 #include "JumpGuard.h"
 #include "Relaxation.h"
 #include "openmm/OpenMMException.h"
+#include "openmm/Platform.h"
 #include "openmm/internal/ContextImpl.h"
 #include "openmm_latent/LatentIntegrator.h"
 #include "openmm_latent/LatentJumpKernel.h"
@@ -73,7 +74,8 @@ void LatentIntegrator::findRestraints(ContextImpl& contextImpl) {
         LatentRestraintForceImpl* found = nullptr;
         for (ForceImpl* impl : contextImpl.getForceImpls()) {
             auto* restraint = dynamic_cast<LatentRestraintForceImpl*>(impl);
-            if (restraint != nullptr && restraint->getOwner().getBundle().archive == bundle.archive &&
+            if (found == nullptr && restraint != nullptr &&
+                restraint->getOwner().getBundle().archive == bundle.archive &&
                 restraint->getOwner().getBundle().particles == bundle.particles &&
                 restraint->getOwner().pullsAllAlike())
                 found = restraint;
@@ -88,6 +90,8 @@ void LatentIntegrator::findRestraints(ContextImpl& contextImpl) {
                                   bundle.name + "' lacks; use guarded mode");
         restraints.push_back(found);
     }
+    if (mode == Exact)
+        requireExactness(contextImpl);
     // The driver evaluates the restraints apart from all other forces, so they must be alone in their force group.
     const System& system = contextImpl.getSystem();
     if (restraints.empty())
@@ -107,13 +111,24 @@ void LatentIntegrator::findRestraints(ContextImpl& contextImpl) {
                                   to_string(group) + " and " + to_string(restraint->getOwner().getForceGroup()));
 }
 
-void LatentIntegrator::addDriver() {
+void LatentIntegrator::requireExactness(ContextImpl& contextImpl) {
+    requireBoltzmann(getIntegrator(0));
+    if (hasVariableStep(getIntegrator(0)) && driving.stepSize <= 0)
+        throw OpenMMException("mode 'exact' needs a drivingStepSize, since the relaxation's step size depends on the "
+                              "frame; give it to createIntegrator");
+    Platform& platform = contextImpl.getPlatform();
+    for (auto& property : platform.getPropertyNames())
+        if (property == "Precision" && platform.getPropertyValue(contextImpl.getOwner(), property) == "single")
+            throw OpenMMException("mode 'exact' needs Precision 'mixed' or 'double' on platform " + platform.getName() +
+                                  ", got 'single': the work would drown in rounding");
+}
+
+void LatentIntegrator::addDriver(const ContextImpl& contextImpl) {
     if (restraints.empty() || driver != nullptr)
         return;
-    auto made = createDriver(restraints[0]->getOwner().getForceGroup(), getIntegrationForceGroups());
-    made->setConstraintTolerance(getConstraintTolerance());
+    auto made = createDriver(restraints[0]->getOwner().getForceGroup());
     // A platform has one generator of random numbers for all integrators of a Context, and so one seed.
-    made->setRandomNumberSeed(findRandomNumberSeed(getIntegrator(0)));
+    made->setRandomNumberSeed(findRandomNumberSeed(getIntegrator(0), contextImpl.getSystem()));
     driver = made.get();
     addIntegrator(made.release());
 }
@@ -143,6 +158,9 @@ double LatentIntegrator::driveAlong(JumpRecord& record, bool isStructure) {
     record.sigma = driving.sigma;
     auto start = chrono::steady_clock::now();
     double work;
+    // As the relaxation has them now: without the restraint, which the driver applies by itself.
+    driver->setIntegrationForceGroups(getIntegrationForceGroups() & ~(int) (1u << restraint.getForceGroup()));
+    driver->setConstraintTolerance(getConstraintTolerance());
     DrivingScope scope(*context, *this, parametersOf(restraint));
     try {
         driver->setStepSize(stepSize);
@@ -164,10 +182,15 @@ bool LatentIntegrator::attemptExact(JumpRecord& record) {
                               "' must be 0 between jumps, or the frames would be those of the restrained system; use "
                               "another restraint for an umbrella");
     beginAt(context->calcForcesAndEnergy(false, true, getIntegrationForceGroups()), record);
+    double own = findTemperature(getIntegrator(0), *context), used = relaxationTemperature();
+    if (!(used > 0) || (own >= 0 && fabs(own - used) > 1e-6 * own))
+        throw OpenMMException("exact mode needs the relaxation's own temperature, " + to_string(own) + " K, got " +
+                              to_string(used) + " K; leave temperature out of createIntegrator");
     drawVelocities(-record.number);
     record.start = restraints[record.bundle]->getSlow(*context);
     double uniform = kernel.getAs<LatentJumpKernel>().proposeExact(record.start, driving.sigma, seed, record);
-    record.work = uniform < 0 ? NAN : driveAlong(record, false);
+    bool isNullMove = uniform > 1;  // the first centre fell beyond half a period, where no restraint would hold it
+    record.work = uniform < 0 || isNullMove ? NAN : driveAlong(record, false);
     record.acceptance =
         isnan(record.work)
             ? 0
@@ -175,7 +198,7 @@ bool LatentIntegrator::attemptExact(JumpRecord& record) {
     if (!isnan(record.work))
         record.reached = restraints[record.bundle]->getSlow(*context);
     if (isnan(record.work))
-        record.reason = "nan";
+        record.reason = isNullMove ? "metropolis" : "nan";
     else if (uniform >= record.acceptance)
         record.reason = "metropolis";
     else

@@ -15,6 +15,7 @@
 #include "openmm/OpenMMException.h"
 #include "openmm/QTBIntegrator.h"
 #include "openmm/VariableLangevinIntegrator.h"
+#include "openmm/VariableVerletIntegrator.h"
 
 using namespace OpenMM;
 using namespace std;
@@ -81,8 +82,23 @@ double findTemperature(const Integrator& relaxation, ContextImpl& context) {
     return thermostat == parameters.end() ? -1 : thermostat->second;
 }
 
-int findRandomNumberSeed(const Integrator& relaxation) {
+void requireBoltzmann(const Integrator& relaxation) {
+    if (dynamic_cast<const QTBIntegrator*>(&relaxation) != nullptr)
+        throw OpenMMException(
+            "mode 'exact' needs a relaxation that samples the classical Boltzmann distribution, got a "
+            "QTBIntegrator; use LangevinMiddleIntegrator, or guarded mode");
+}
+
+bool hasVariableStep(const Integrator& relaxation) {
+    return dynamic_cast<const VariableLangevinIntegrator*>(&relaxation) != nullptr ||
+           dynamic_cast<const VariableVerletIntegrator*>(&relaxation) != nullptr;
+}
+
+int findRandomNumberSeed(const Integrator& relaxation, const System& system) {
     int seed = 0;
+    for (int i = 0; i < system.getNumForces(); i++)
+        if (auto* thermostat = dynamic_cast<const AndersenThermostat*>(&system.getForce(i)))
+            seed = thermostat->getRandomNumberSeed();
     readSeed<LangevinMiddleIntegrator>(relaxation, seed) || readSeed<LangevinIntegrator>(relaxation, seed) ||
         readSeed<VariableLangevinIntegrator>(relaxation, seed) || readSeed<BrownianIntegrator>(relaxation, seed) ||
         readSeed<DPDIntegrator>(relaxation, seed) || readSeed<QTBIntegrator>(relaxation, seed) ||

@@ -19,8 +19,17 @@ const double GasConstant = 8.31446261815324e-3;
 /** The temperature [K] that an integrator, or an AndersenThermostat in the System, keeps; -1 if there is none. */
 double findTemperature(const OpenMM::Integrator& relaxation, OpenMM::ContextImpl& context);
 
-/** The seed of an integrator that draws random numbers; 0, which lets OpenMM choose, for one that draws none. */
-int findRandomNumberSeed(const OpenMM::Integrator& relaxation);
+/** Throw OpenMMException for an integrator whose frames are not those of the classical Boltzmann distribution. */
+void requireBoltzmann(const OpenMM::Integrator& relaxation);
+
+/** Whether an integrator chooses its step size by the frame. */
+bool hasVariableStep(const OpenMM::Integrator& relaxation);
+
+/**
+ * The seed of an integrator that draws random numbers, or of the System's AndersenThermostat; 0, which lets OpenMM
+ * choose, where nothing does.
+ */
+int findRandomNumberSeed(const OpenMM::Integrator& relaxation, const OpenMM::System& system);
 
 // CompoundIntegrator forwards neither of these to its child, and both are protected there.
 bool relaxationKineticEnergyRequiresForce(const OpenMM::Integrator& relaxation);

@@ -206,6 +206,10 @@ def setDriving(self, **changes):
     unknown = sorted(set(changes) - set(driving))
     if unknown:
         raise openmm.OpenMMException(f"setDriving: {unknown[0]} is unknown; choose of {', '.join(driving)}")
+    if openmm.unit.is_quantity(changes.get("drivingStepSize")):
+        changes["drivingStepSize"] = changes["drivingStepSize"].value_in_unit(openmm.unit.picosecond)
+    if openmm.unit.is_quantity(changes.get("drivingFriction")):
+        changes["drivingFriction"] = changes["drivingFriction"].value_in_unit(openmm.unit.picosecond**-1)
     self._setDriving(*{**driving, **changes}.values())
 
 def getRefusals(self):

@@ -93,7 +93,12 @@ double JumpProposal::proposeExact(const vector<double>& slow, double sigma, int 
     record.from.resize(numSlow);
     record.to.resize(numSlow);
     for (int i = 0; i < numSlow; i++) {
-        double centre = slow[i] + sigma * first[0][i].item<double>();
+        double step = sigma * first[0][i].item<double>(), centre = slow[i] + step;
+        if (slowPeriods[i] > 0 && fabs(step) > slowPeriods[i] / 2) {
+            record.from.clear();
+            record.to.clear();
+            return 2;
+        }
         if (slowPeriods[i] > 0)
             centre -= slowPeriods[i] * round(centre / slowPeriods[i]);
         record.from[i] = (float) centre;  // what the module sees is what the restraint uses

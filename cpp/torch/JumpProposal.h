@@ -46,7 +46,7 @@ public:
      * Draw c0 ~ N(slow, sigma^2) and c1 ~ propose(c0); all that an exact jump needs to know of the model.
      *
      * @param record  receives from, to and logProposalRatio
-     * @return a number uniform in (0, 1), or negative if something is not finite
+     * @return as LatentJumpKernel::proposeExact
      */
     double proposeExact(const std::vector<double>& slow, double sigma, int seed, JumpRecord& record);
 

@@ -261,6 +261,7 @@ class HybridRun:
         for key in ("save_every", "duration", "report_interval"):
             del settings[key]
         return settings | {
+            "realisation": "steer" if self.config.is_driven else "decode",
             "frame_spacing": round(self.config.timestep * self.config.steps_per_report, 9),
             "frames_are": FRAMES[self.config.mode],
             "force_field": FORCE_FIELDS[self.config.solvent],

@@ -155,8 +155,9 @@ private:
     double driveAlong(JumpRecord& record, bool isStructure);
     bool drives() const { return mode == Exact || realisation == Steer; }
     static void beginAt(double energy, JumpRecord& record);
-    void addDriver();
+    void addDriver(const OpenMM::ContextImpl& context);
     void findRestraints(OpenMM::ContextImpl& context);
+    void requireExactness(OpenMM::ContextImpl& context);
     void drawVelocities(long long number);
     double relaxationTemperature() const;
     void count(const JumpRecord& record);

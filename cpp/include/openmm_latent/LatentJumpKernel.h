@@ -61,7 +61,8 @@ public:
      * @param slow    slow coordinates of the frame, (n_slow)
      * @param sigma   of the normal distribution from which the first centre, record.from, is drawn
      * @param record  receives from, to ~ propose(from) and logProposalRatio
-     * @return a number uniform in (0, 1) for the Metropolis test; negative if a centre or a density is not finite
+     * @return a number uniform in (0, 1) for the Metropolis test; 2 if c0 fell more than half a period away, which the
+     *         restraint's distribution does not have; negative if a centre or a density is not finite
      */
     virtual double proposeExact(const std::vector<double>& slow, double sigma, int seed, JumpRecord& record) = 0;
 

@@ -137,6 +137,19 @@ class Ring(Displacement):
         return torch.cat([c * x - s * y, s * x + c * y, latent[:, 2:]], dim=1), state
 
 
+class Rod(Displacement):
+    """Slow coordinate: the z component of the way from particle 1 to particle 2, which are a rigid rod."""
+
+    def slow(self, latent: Tensor) -> Tensor:
+        """Cosine of the rod's angle to z if it is of unit length, (b, 1)."""
+        return latent[:, 5:6] - latent[:, 2:3]
+
+    def propagate(self, latent: Tensor, state: List[Tensor], noise: Tensor) -> Tuple[Tensor, List[Tensor]]:  # noqa: UP006
+        """Move particle 2 along z, rod or no rod."""
+        shift = self.propose(self.slow(latent), noise) - self.slow(latent)
+        return torch.cat([latent[:, :5], latent[:, 5:] + shift], dim=1), state
+
+
 # ---- targets ---------------------------------------------------------------------------------------------------------
 
 
@@ -154,6 +167,9 @@ class Target:
         Makes the module of its bundle.
     observables : dict
         Name -> (function of displacements (n, n_moving, 3), distribution function).
+    rod : str
+        Energy of a rigid rod of unit length between two moving particles, of the cosine c of its angle to z [kJ/mol];
+        empty for particles that are free.
     """
 
     energy: str
@@ -161,6 +177,7 @@ class Target:
     module: Callable[[], Displacement]
     observables: dict[str, tuple[Callable, Callable]] = field(default_factory=dict)
     n_moving: int = 1
+    rod: str = ""
 
 
 def distribution(grid: np.ndarray, weight: np.ndarray) -> Callable:
@@ -227,6 +244,22 @@ RING = Target(
 )
 
 
+def _rod(c):
+    return 4 * c + 20 * (c**2 - 0.5) ** 2
+
+
+_COSINE = np.linspace(-1, 1, 4001)
+ROD = Target(
+    # The centre's density is independent of the rod's direction, which is even on the sphere but for the rod's energy.
+    energy="4*(u^2+v^2+w^2)",
+    start=(0.0, 0.0, 0.5),
+    module=lambda: Rod(3, 1, step=0.4, drift=0.2),
+    observables={
+        "cosine": (lambda d: d[:, 1, 2] - d[:, 0, 2], distribution(_COSINE, np.exp(-_rod(_COSINE) / KT))),
+    },
+    n_moving=2,
+    rod="4*c + 20*(c^2-0.5)^2",
+)
 #: Force constant of each component of a stiff particle [kJ/mol per LENGTH^2]: angular frequency 63/ps, period 0.1 ps.
 STIFFNESS = 400.0
 
@@ -293,6 +326,12 @@ def make_system(target: Target) -> tuple[app.Topology, mm.System, np.ndarray]:
         force.addParticle(1 + i, [])
     system.addForce(force)
     positions = np.array([[0.0, 0.0, 0.0]] + target.n_moving * [list(target.start)]) * LENGTH
+    if target.rod:
+        positions[1] -= [0.0, 0.0, LENGTH]
+        system.addConstraint(1, 2, LENGTH)
+        along = mm.CustomCompoundBondForce(2, f"{target.rod}; c=(z2-z1)/{LENGTH}")
+        along.addBond([1, 2], [])
+        system.addForce(along)
     return topology, system, positions
 
 

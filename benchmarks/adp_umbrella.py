@@ -418,7 +418,7 @@ def sample(seed: int, duration: float, folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--duration", type=float, default=3000.0, help="ps of each of the 19 windows, a seed")
+    parser.add_argument("--duration", type=float, default=2000.0, help="ps of each of the 19 windows, a seed")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--processes", type=int, default=1, help="seeds run side by side")
     parser.add_argument("--work", type=Path, default=OUTPUT)
@@ -434,7 +434,7 @@ def main() -> None:
         with np.load(arguments.work / f"seed_{seed}.npz") as saved:
             samples = saved["samples"][: round(arguments.duration / ROUND)]
             run = {
-                "cpu_minutes": round(float(saved["cpu_seconds"]) / 60, 2),
+                "cpu_minutes_production": round(float(saved["cpu_seconds"]) / 60, 2),
                 "exchange_acceptance": float(saved["n_accepted"] / saved["n_tried"]),
             }
         all_samples.append(samples)

@@ -2,7 +2,7 @@
 
 For each setting: five seeds, Kolmogorov-Smirnov p-values (all seeds together, and each), correlation time, acceptance,
 and beside it the acceptance of drives that stay where they are, which only the step's error refuses. Then the variances
-of stiff harmonic modes, driven and standing by. `python benchmarks/exact_known_density.py`, about nine minutes.
+of stiff harmonic modes, driven and standing by. `python benchmarks/exact_known_density.py`, about five minutes.
 """
 
 import sys
@@ -19,7 +19,13 @@ sys.path[:0] = [str(Path(__file__).parents[1] / "tests" / inner) for inner in ("
 
 import known_density as kd  # noqa: E402
 
-TARGETS = {"double well": kd.DOUBLE_WELL, "harmonic": kd.HARMONIC, "coupled": kd.COUPLED, "angle": kd.RING}
+TARGETS = {
+    "double well": kd.DOUBLE_WELL,
+    "harmonic": kd.HARMONIC,
+    "coupled": kd.COUPLED,
+    "angle": kd.RING,
+    "rod": kd.ROD,
+}
 CASES = [
     ("double well", kd.SMALL),
     ("double well", kd.LARGE),
@@ -33,6 +39,8 @@ CASES = [
     ("angle", replace(kd.SMALL, steps=30)),
     ("angle", kd.LARGE),
     ("angle", kd.Setting(steps=24, block=4, sigma=0.4)),
+    ("rod", kd.SMALL),
+    ("rod", kd.LARGE),
 ]
 STIFF = kd.Setting(
     steps=20, block=2, sigma=0.05, step_size=0.002, relax_steps=15, relax_step_size=0.001, relax_friction=5.0
@@ -90,9 +98,9 @@ def stiff_variance(folder: Path, n_jumps: int) -> dict:
 def main() -> None:
     torch.set_num_threads(1)
     with TemporaryDirectory() as folder:
-        cases = [run_case(name, replace(setting, n_jumps=5000), "exact", Path(folder)) for name, setting in CASES]
+        cases = [run_case(name, replace(setting, n_jumps=2500), "exact", Path(folder)) for name, setting in CASES]
         cases += [run_case(name, replace(kd.SMALL, n_jumps=1000), "exploratory", Path(folder)) for name in TARGETS]
-        stiff = stiff_variance(Path(folder), 8000)
+        stiff = stiff_variance(Path(folder), 5000)
     write_results("exact_known_density", {"level": kd.LEVEL, "seeds": kd.SEEDS, "cases": cases, "stiff": stiff})
 
 

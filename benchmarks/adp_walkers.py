@@ -1,7 +1,7 @@
 """Walkers of the exact mode on alanine dipeptide, shared by the benchmarks that need them."""
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import mdtraj
@@ -19,7 +19,7 @@ from openmm_latent.geometry import dihedrals
 from openmm_latent.metrics import effective_sample_size
 from openmm_latent.openmmlatent import LatentRestraintForce
 from openmm_latent.training import train_gldp
-from openmm_latent.tuning import tune_driving
+from openmm_latent.tuning import Tuning, tune_driving
 
 WORK = Path(__file__).parents[1] / "benchmark_output" / "exact_adp"
 TIMESTEP = 0.002  # [ps], of relaxation and drive
@@ -52,15 +52,11 @@ class Walk:
     attempts : Attempts
         Its jumps: states 0 (phi < 0) and 1 (phi > 0) by the first slow coordinate.
     cpu_seconds : float
-        Tuning included.
-    tuning : dict
-        The record of the tuning phase, or the setting that was given.
     """
 
     angles: np.ndarray
     attempts: Attempts
     cpu_seconds: float
-    tuning: dict
 
 
 def make_simulation(bundle: Path, seed: int, **driving) -> app.Simulation:
@@ -95,10 +91,16 @@ def enter_rare_state(simulation: app.Simulation) -> None:
     simulation.integrator.getIntegrator(0).step(COOLING)
 
 
-def walk(
-    bundle: Path, seed: int, cpu_seconds: float, *, is_tuned: bool = True, confined_to: int | None = None, **driving
-) -> Walk:
-    """Tune, then jump until the CPU time of this process is spent; what was tuned on is not in the sample.
+def tune(bundle: Path, seed: int) -> Tuning:
+    """Find one setting for all walkers; what it is found on is in no sample."""
+    torch.set_num_threads(1)
+    simulation = make_simulation(bundle, seed)
+    simulation.integrator.step(RELAXATION)
+    return tune_driving(simulation)
+
+
+def walk(bundle: Path, seed: int, cpu_seconds: float, *, confined_to: int | None = None, **driving) -> Walk:
+    """Jump until the CPU time of this process is spent.
 
     A walker `confined_to` a state samples the equilibrium inside it: whatever jump or relaxation leads out of it, as
     the first slow coordinate tells, is undone, which is a Metropolis step for the density that is zero outside.
@@ -107,11 +109,6 @@ def walk(
     began = time.process_time()
     simulation = make_simulation(bundle, seed, **driving)
     integrator, context = simulation.integrator, simulation.context
-    tuning = integrator.getDriving()
-    if is_tuned:
-        integrator.step(RELAXATION)
-        tuning = asdict(tune_driving(simulation, n_jumps=10))
-        simulation.context.setPositions(make_simulation(bundle, seed).context.getState(positions=True).getPositions())
     if confined_to == 1:
         enter_rare_state(simulation)
     relaxation = integrator.getIntegrator(0)
@@ -133,8 +130,9 @@ def walk(
         frames.append(context.getState(positions=True).getPositions(asNumpy=True)._value)
     angles = dihedrals(np.array(frames, dtype=np.float32), np.array([PHI, PSI]))
     start, end, works = np.array(records).T
-    attempts = Attempts(start.astype(int), end.astype(int), works)
-    return Walk(angles, attempts, time.process_time() - began, tuning)
+    protocol = tuple(integrator.getDriving().values())
+    attempts = Attempts(start.astype(int), end.astype(int), works, protocol)
+    return Walk(angles, attempts, time.process_time() - began)
 
 
 def integrator_slow(simulation: app.Simulation) -> np.ndarray:

@@ -16,9 +16,10 @@ import json
 import multiprocessing
 import pickle
 import time
+from dataclasses import asdict
 
 from adp_comparators import metadynamics, plain_md
-from adp_walkers import WORK, from_attempts, from_visits, learned_bundle, walk
+from adp_walkers import WORK, from_attempts, from_visits, learned_bundle, tune, walk
 from results import FOLDER, write_results
 
 
@@ -32,7 +33,7 @@ def in_two_processes(jobs: list) -> list:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument(
-        "--cpu-seconds", type=float, default=600.0, help="of each walker, tuning included, training not"
+        "--cpu-seconds", type=float, default=600.0, help="of each walker, tuning and training not included"
     )
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
@@ -41,13 +42,18 @@ def main() -> None:
     # What is done stays in the work directory: the same command goes on with what is left.
     kept = WORK / f"walks_{seconds:g}s_seed{seed}.pickle"
     began = time.perf_counter()
-    walks, exact_wall = pickle.loads(kept.read_bytes()) if kept.exists() else (None, 0.0)
+    tuning, walks, exact_wall = pickle.loads(kept.read_bytes()) if kept.exists() else (None, None, 0.0)
     if walks is None:
+        tuning = tune(bundle, seed + 100)
+        setting = tuning.chosen.setting
         walks = in_two_processes(
-            [(walk, (bundle, seed, seconds), {}), (walk, (bundle, seed + 1, seconds), {"confined_to": 1})]
+            [
+                (walk, (bundle, seed, seconds), setting),
+                (walk, (bundle, seed + 1, seconds), setting | {"confined_to": 1}),
+            ]
         )
         exact_wall = time.perf_counter() - began
-        kept.write_bytes(pickle.dumps((walks, exact_wall)))
+        kept.write_bytes(pickle.dumps((tuning, walks, exact_wall)))
         print("exact:", from_attempts(walks), from_visits(walks[:1]), flush=True)
     began = time.perf_counter()
     peers = in_two_processes([(plain_md, (2 * seconds, seed), {}), (metadynamics, (2 * seconds, seed), {})])
@@ -62,9 +68,8 @@ def main() -> None:
             "reference": reference.get("reference"),
             "exact, from attempts": from_attempts(walks),
             "exact, from the free walker's visits": from_visits(walks[:1]),
-            "exact, acceptance": [float((w.attempts.end >= 0).mean()) for w in walks],
             "exact, jumps": [len(w.attempts.start) for w in walks],
-            "exact, tuning": [w.tuning for w in walks],
+            "exact, tuning": asdict(tuning),
             "plain MD": peers[0],
             "Metadynamics": peers[1],
             "wall_seconds": {"exact": exact_wall, "plain MD beside Metadynamics": peers_wall},

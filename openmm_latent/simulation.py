@@ -27,7 +27,7 @@ MODES: dict[str, int] = {
 REALISATIONS: dict[str, int] = {"decode": LatentIntegrator.Decode, "steer": LatentIntegrator.Steer}
 
 #: Width of the driving restraint: in units of the slow coordinates (of unit variance), or in nm for model atoms.
-_SIGMA_SLOW, _SIGMA_STRUCTURE = 0.2, 0.02
+_SIGMA_SLOW, _SIGMA_STRUCTURE = 0.15, 0.02
 
 _VELOCITIES = ("redraw", "keep")
 
@@ -125,7 +125,7 @@ class LatentModel:
         others: Sequence[LatentModel] = (),
         realisation: str | None = None,
         drivenSteps: int = 500,
-        stepsPerPerturbation: int = 5,
+        stepsPerPerturbation: int = 2,
         sigma: float | None = None,
         drivingStepSize: Any = None,
         drivingFriction: Any = 1.0,
@@ -166,8 +166,8 @@ class LatentModel:
         stepsPerPerturbation : int
             MD steps of a block: the restraint moves, and acts, between blocks.
         sigma : float, optional
-            Width of the driving restraint, k = kT / sigma². In units of the slow coordinates (default 0.2); for a model
-            without them, of each model atom's position [nm] (default 0.02).
+            Width of the driving restraint, k = kT / sigma². In units of the slow coordinates (default 0.15); for a
+            model without them, of each model atom's position [nm] (default 0.02).
         drivingStepSize : Quantity or float, optional
             Of the driven steps [ps]; by default the relaxation integrator's.
         drivingFriction : Quantity or float
@@ -311,7 +311,7 @@ class LatentModel:
                 isinstance(value, int) and value >= 1,
                 f"{name} must be a whole number of MD steps, at least 1, got {value!r}",
             )
-        require(block <= steps, f"stepsPerPerturbation must not exceed drivenSteps={steps}, got {block}; 5 is usual")
+        require(block <= steps, f"stepsPerPerturbation must not exceed drivenSteps={steps}, got {block}; 2 is usual")
         if sigma is None:
             sigma = _SIGMA_SLOW if self.manifest.n_slow else _SIGMA_STRUCTURE
         require(

@@ -13,9 +13,9 @@ from openmm.app import Simulation
 from openmm_latent.errors import require
 from openmm_latent.openmmlatent import LatentIntegrator
 
-_SIGMAS = (0.05, 0.1, 0.2, 0.4)
-_STEPS = (50, 100, 200, 500, 1000, 2000)
-_BLOCKS = (1, 2, 5, 10)
+_SIGMAS = (0.1, 0.15, 0.2, 0.3)
+_STEPS = (100, 200, 500, 1000)
+_BLOCKS = (1, 2, 4)
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Tuning:
 
 def tune_driving(
     simulation: Simulation,
-    n_jumps: int = 20,
+    n_jumps: int = 50,
     sigmas: Sequence[float] = _SIGMAS,
     steps: Sequence[int] = _STEPS,
     blocks: Sequence[int] = _BLOCKS,
@@ -78,7 +78,8 @@ def tune_driving(
 
     One after another, three settings are varied while the others stay: the restraint's width, the driven steps, the
     steps per perturbation. Each candidate makes jumps with the usual relaxation between them; that with the largest
-    `Trial.speed` is kept. The frames of the phase are no sample of production: add reporters after it. Its end is
+    `Trial.speed` is kept. That is a noisy measure, carried by few long moves: give it jumps enough, and several walkers
+    one setting. The frames of the phase are no sample of production: add reporters after it. Its end is
     final: nothing adapts later, as an exact chain demands. Time and step count are put back.
 
     Parameters
@@ -105,7 +106,7 @@ def tune_driving(
         f"tune_driving needs a Simulation whose integrator is a LatentIntegrator in exact mode, got "
         f"{type(integrator).__name__}; make it with LatentModel.createIntegrator(..., mode='exact')",
     )
-    require(n_jumps >= 1, f"n_jumps must be at least 1, got {n_jumps}; 20 is usual")
+    require(n_jumps >= 1, f"n_jumps must be at least 1, got {n_jumps}; 50 is usual")
     require(
         not simulation.reporters,
         f"simulation must have no reporters yet, got {len(simulation.reporters)}: frames of the tuning phase are no "

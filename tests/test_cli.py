@@ -41,19 +41,19 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return export_toy(Shake(10, 0.003), tmp_path_factory.mktemp("bundle") / "shake.latent.pt", topology, positions)
 
 
-@pytest.mark.parametrize("words", [["generate"], ["train", "gldp"], ["inspect"], ["simulate"], ["bind"]])
+@pytest.mark.parametrize("words", [["generate"], ["train", "gldp"], ["inspect"], ["simulate"], ["reweight"], ["bind"]])
 def test_help_has_examples(words: list[str]) -> None:
     text = run(*words, "--help")
     assert f"openmm-latent {' '.join(words)} " in text.split("Example", 1)[1]
 
 
 def test_words_mean_the_same_everywhere() -> None:
-    helps = {name: run(*name.split(), "--help") for name in ("generate", "train gldp", "simulate", "bind")}
+    helps = {name: run(*name.split(), "--help") for name in ("generate", "train gldp", "simulate", "reweight", "bind")}
     for option, commands in {
         "--top": ("train gldp", "simulate", "bind"),
-        "--out": ("generate", "train gldp", "simulate", "bind"),
+        "--out": ("generate", "train gldp", "simulate", "reweight", "bind"),
         "--temperature": ("generate", "simulate"),
-        "--seed": ("generate", "train gldp", "simulate"),
+        "--seed": ("generate", "train gldp", "simulate", "reweight"),
         "--platform": ("generate", "simulate"),
         "--traj": ("train gldp",),
         "--lag-time": ("train gldp",),

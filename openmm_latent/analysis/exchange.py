@@ -40,11 +40,14 @@ class Attempts:
         for a drive that blew up.
     works : array, (n_jumps,)
         W/kT - logProposalRatio, dimensionless; anything where `end` is -1.
+    protocol : tuple
+        How its jumps were driven and proposed: (sigma, driven steps, steps per perturbation, ...), the same throughout.
     """
 
     start: np.ndarray
     end: np.ndarray
     works: np.ndarray
+    protocol: tuple
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,8 @@ def populations_from_attempts(
     Raises
     ------
     LatentError
-        No attempt began in some state, none led to it, or the states fall apart into groups without attempts both ways.
+        Walkers were driven differently, no attempt began in some state, or the states fall apart into groups without
+        attempts both ways.
 
     Source: C. H. Bennett, J. Comput. Phys. 22, 245 (1976); M. R. Shirts et al., Phys. Rev. Lett. 91, 140601 (2003).
     """
@@ -127,6 +131,12 @@ def populations_from_attempts(
 def _check(walkers: Sequence[Attempts], n_states: int) -> None:
     """Refuse what cannot give populations."""
     require(n_states >= 2, f"n_states must be at least 2, got {n_states}")
+    protocols = sorted({walker.protocol for walker in walkers})
+    require(
+        len(protocols) == 1,
+        f"all walkers must have been driven alike, for the ways there and back to be each other's reversal, got "
+        f"protocols {protocols}; tune once and give every walker that setting",
+    )
     for walker in walkers:
         require(
             len(walker.start) == len(walker.end) == len(walker.works),

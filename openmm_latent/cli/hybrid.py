@@ -56,7 +56,7 @@ class HybridConfig:
     mode: str = "guarded"  # "guarded", "exploratory" or "exact"
     realisation: str = "decode"  # "decode" or "steer"; an exact run always steers
     driven_steps: int = 500  # MD steps of a steered or exact jump
-    steps_per_perturbation: int = 5
+    steps_per_perturbation: int = 2
     sigma: float | None = None  # width of the driving restraint; None: the model's default
     is_tuned: bool = False  # exact mode: choose the three above in a phase before production
     pressure: float = 1.0  # [bar], of explicit solvent

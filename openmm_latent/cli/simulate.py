@@ -27,9 +27,9 @@ def simulate(
         str, typer.Option(help="decode (write coordinates) or steer (drive there with MD); exact mode steers.")
     ] = "decode",
     driven_steps: Annotated[int, typer.Option(help="MD steps of a steered or exact jump.")] = 500,
-    steps_per_perturbation: Annotated[int, typer.Option(help="MD steps between two moves of the restraint.")] = 5,
+    steps_per_perturbation: Annotated[int, typer.Option(help="MD steps between two moves of the restraint.")] = 2,
     sigma: Annotated[
-        float | None, typer.Option(help="Width of the driving restraint.", show_default="0.2 slow units, or 0.02 nm")
+        float | None, typer.Option(help="Width of the driving restraint.", show_default="0.15 slow units, or 0.02 nm")
     ] = None,
     tune: Annotated[bool, typer.Option("--tune", help="Exact mode: choose the three above before production.")] = False,
     pressure: Annotated[float, typer.Option(help="[bar], of explicit solvent.")] = 1.0,

@@ -1,11 +1,14 @@
 """Populations from attempted jumps, against chains whose populations and works are known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from openmm_latent.analysis.exchange import Attempts, populations_from_attempts
 from openmm_latent.errors import LatentError
 
+PROTOCOL = (0.1, 500, 2)
 #: Of three states; the last is rare.
 POPULATIONS = np.array([0.7, 0.28, 0.02])
 
@@ -21,7 +24,7 @@ def attempts(rng, state, n_jumps, spread, populations=POPULATIONS):
     start = np.full(n_jumps, state)
     end = rng.integers(n, size=n_jumps)
     works = free[end] - free[start] + 0.5 * spread**2 + spread * rng.normal(size=n_jumps)
-    return Attempts(start, end, works)
+    return Attempts(start, end, works, PROTOCOL)
 
 
 def test_populations_and_their_errors_are_right_though_no_walker_ever_leaves_its_state():
@@ -52,7 +55,7 @@ def test_more_attempts_from_one_state_do_not_shift_the_balance():
 def test_a_reversed_sign_of_the_work_would_be_noticed():
     rng = np.random.default_rng(2)
     walkers = [attempts(rng, state, 2000, 1.5) for state in range(3)]
-    wrong = [Attempts(walker.start, walker.end, -walker.works) for walker in walkers]
+    wrong = [replace(walker, works=-walker.works) for walker in walkers]
     assert abs(populations_from_attempts(wrong, 3).free_energies[2] - np.log(35)) > 3
 
 
@@ -73,4 +76,12 @@ def test_states_without_ways_between_them_are_refused():
     for walker in walkers:
         walker.end[walker.end == 2] = -1
     with pytest.raises(LatentError, match="fall apart"):
+        populations_from_attempts(walkers, 3)
+
+
+def test_walkers_that_were_driven_differently_are_refused():
+    rng = np.random.default_rng(5)
+    walkers = [attempts(rng, state, 100, 1.0) for state in range(3)]
+    walkers[2] = replace(walkers[2], protocol=(0.2, 200, 5))
+    with pytest.raises(LatentError, match=r"driven alike.*\(0\.1, 500, 2\), \(0\.2, 200, 5\)"):
         populations_from_attempts(walkers, 3)

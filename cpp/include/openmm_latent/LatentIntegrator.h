@@ -24,8 +24,8 @@ class LatentRestraintForceImpl;
 /** How a restraint drives the system along its slow coordinates, in a steered or an exact jump. */
 struct Driving {
     int numSteps = 500;           /**< MD steps of one drive; a whole number of blocks */
-    int stepsPerPerturbation = 5; /**< MD steps of a block, between two moves of the restraint's centre */
-    double sigma = 0.2;           /**< the restraint's width: k = kT / sigma^2 [slow coordinates' unit; else nm] */
+    int stepsPerPerturbation = 2; /**< MD steps of a block, between two moves of the restraint's centre */
+    double sigma = 0.15;          /**< the restraint's width: k = kT / sigma^2 [slow coordinates' unit; else nm] */
     double stepSize = 0;          /**< [ps]; 0 means the relaxation integrator's own */
     double friction = 1.0;        /**< [1/ps] */
 

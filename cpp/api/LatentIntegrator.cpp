@@ -281,7 +281,7 @@ bool LatentIntegrator::jump() {
     auto start = chrono::steady_clock::now();
     // In exact mode whatever the outcome: velocities that depend on it would bias the ensemble.
     if (mode == Exact || (record.accepted && redrawsVelocities))
-        drawVelocities(record.number);
+        drawVelocities(record.number, mode == Exact);
     else if (record.accepted)
         context->applyVelocityConstraints(getConstraintTolerance());  // the constrained bonds point elsewhere now
     record.velocitySeconds += secondsSince(start);
@@ -304,11 +304,21 @@ void LatentIntegrator::beginAt(double energy, JumpRecord& record) {
     record.energyBefore = energy;
 }
 
-void LatentIntegrator::drawVelocities(long long number) {
-    // Not Context::setVelocitiesToTemperature: it goes on to shift leapfrog velocities by half a step with the forces
-    // of all groups, those that the relaxation leaves out included.
+void LatentIntegrator::drawVelocities(long long number, bool isForRelaxation) {
+    // Not Context::setVelocitiesToTemperature, which shifts leapfrog velocities with the forces of all groups, those
+    // that the relaxation leaves out included.
     context->setVelocities(
         getVelocitiesForTemperature(context->getSystem(), relaxationTemperature(), mixedSeed(seed, number)));
+    context->applyVelocityConstraints(getConstraintTolerance());
+    // A relaxation that keeps its velocities half a step before its positions (LangevinMiddle, Verlet) must get them
+    // so: as drawn, they would be half a kick too far, and stiff modes would be some percent off after every attempt.
+    double offset = getVelocityTimeOffset();
+    if (!isForRelaxation || offset == 0)
+        return;
+    vector<Vec3> shifted;
+    context->calcForcesAndEnergy(true, false, getIntegrationForceGroups());
+    context->computeShiftedVelocities(-offset, shifted);
+    context->setVelocities(shifted);
     context->applyVelocityConstraints(getConstraintTolerance());
 }
 

@@ -158,7 +158,7 @@ private:
     void addDriver(const OpenMM::ContextImpl& context);
     void findRestraints(OpenMM::ContextImpl& context);
     void requireExactness(OpenMM::ContextImpl& context);
-    void drawVelocities(long long number);
+    void drawVelocities(long long number, bool isForRelaxation = false);
     double relaxationTemperature() const;
     void count(const JumpRecord& record);
     void adopt(long long jumps, long long sinceJump, const std::map<std::string, long long>& refused,

@@ -34,8 +34,9 @@ def addRestraint(
 ) -> LatentRestraintForce:
     """Add a LatentRestraintForce of a model to a System.
 
-    It is put into the force group of the System's other latent restraints, or else into the highest that no force is in,
-    because driving asks for their forces apart from all others. Of several restraints of one model, the first drives. Integrators integrate all groups unless they are told otherwise.
+    It is put into the force group of the System's other latent restraints, or else into the highest that no force is
+    in, because driving asks for their forces apart from all others. Of several restraints of one model, the first
+    drives. Integrators integrate all groups unless they are told otherwise.
 
     Parameters
     ----------

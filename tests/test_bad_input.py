@@ -204,7 +204,7 @@ def test_a_topology_that_is_not_the_systems(model, adp):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"mode": "brave"}, "mode must be one of ['exploratory', 'guarded'], got 'brave'"),
+        ({"mode": "brave"}, "mode must be one of ['exact', 'exploratory', 'guarded'], got 'brave'"),
         ({"jumpInterval": 0}, "jumpInterval must be a whole number of relaxation steps, at least 1, got 0"),
         ({"jumpInterval": 0.5}, "jumpInterval must be a whole number of relaxation steps, at least 1, got 0.5"),
         ({"seed": 2**40}, "seed must be a 32-bit whole number, got 1099511627776"),

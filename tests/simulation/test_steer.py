@@ -444,7 +444,7 @@ def test_what_set_driving_refuses(turner, adp, changes, sentence):
     integrator = turner.createIntegrator(adp[0], toys.langevin(), mode="exact")
     with pytest.raises(mm.OpenMMException, match=sentence):
         integrator.setDriving(**changes)
-    assert integrator.getDriving()["sigma"] == 0.2
+    assert integrator.getDriving()["sigma"] == 0.15
 
 
 def test_steps_are_rounded_down_to_whole_blocks(turner, adp):

@@ -28,7 +28,6 @@ FLOORS = {
     "plugin": 4,
     "bundle": 5,
     "simulation": 5,
-    "restraint": 5,
     "tuning": 5,
     "reporters": 5,
     "analysis": 5,

@@ -10,7 +10,6 @@ import pytest
 import toys
 from openmm_latent import LatentError
 from openmm_latent.openmmlatent import LatentRestraintForce
-from openmm_latent.restraint import addRestraint
 from platforms import PLATFORMS
 from restraints import evaluate, pull, restrained
 
@@ -113,7 +112,7 @@ def test_what_add_restraint_refuses(adp, quadruples, model_of):
     system = toys.adp_system(topology)
     for name in ("", "two words", 7):
         with pytest.raises(LatentError, match="name must be an identifier"):
-            addRestraint(model, system, topology, name)
+            model.addRestraint(system, topology, name)
     model.addRestraint(system, topology)
     with pytest.raises(LatentError, match="already has a force called 'latentRestraint'; add a restraint once"):
         model.addRestraint(system, topology)

@@ -143,7 +143,7 @@ def integrator_slow(simulation: app.Simulation) -> np.ndarray:
 
 
 def _generalised_work(record) -> float:
-    return record.work / (0.00831446261815324 * TEMPERATURE) - record.logProposalRatio
+    return record.work / (4.184 * KT_KCAL) - record.logProposalRatio
 
 
 def _return_to(simulation: app.Simulation, positions, seed: int) -> None:

@@ -207,3 +207,28 @@ def langevin(seed: int = 11) -> mm.LangevinMiddleIntegrator:
     integrator = mm.LangevinMiddleIntegrator(300 * unit.kelvin, 1 / unit.picosecond, 2 * unit.femtosecond)
     integrator.setRandomNumberSeed(seed)
     return integrator
+
+
+def chains_in_a_box(n_molecules=300):
+    """Equal three-atom chains in a periodic box, in no order in space: topology, System, positions [nm]."""
+    topology, system, forces = app.Topology(), mm.System(), (mm.HarmonicBondForce(), mm.NonbondedForce())
+    chain = topology.addChain()
+    for i in range(n_molecules):
+        residue = topology.addResidue("TRI", chain)
+        atoms = [topology.addAtom(f"C{k}", app.element.carbon, residue) for k in range(3)]
+        for _ in range(3):
+            system.addParticle(12.0)
+            forces[1].addParticle(0.0, 0.3, 0.2)
+        for k in range(2):
+            topology.addBond(atoms[k], atoms[k + 1])
+            forces[0].addBond(3 * i + k, 3 * i + k + 1, 0.15, 1e5)
+        for pair in ((0, 1), (1, 2), (0, 2)):
+            forces[1].addException(3 * i + pair[0], 3 * i + pair[1], 0.0, 1.0, 0.0)
+    forces[1].setNonbondedMethod(mm.NonbondedForce.CutoffPeriodic)
+    for force in forces:
+        system.addForce(force)
+    system.setDefaultPeriodicBoxVectors(*(6.0 * np.eye(3)))
+    topology.setPeriodicBoxVectors(6.0 * np.eye(3) * unit.nanometer)
+    grid = np.stack(np.meshgrid(*[np.arange(7)] * 3), -1).reshape(-1, 3)[:n_molecules] * 0.85 + 0.1
+    grid = np.random.default_rng(1).permutation(grid)
+    return topology, system, (grid[:, None] + [[0, 0, 0], [0.15, 0, 0], [0.3, 0, 0]]).reshape(-1, 3)

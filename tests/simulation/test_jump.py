@@ -391,29 +391,8 @@ def test_either_of_integrator_and_context_can_go_first(simulate):
 @pytest.mark.parametrize("platform", PLATFORMS)
 def test_jumps_find_their_atoms_after_the_platform_reordered_them(tmp_path, platform):
     """300 three-atom chains in a periodic box: GPU platforms sort them in space after 250 steps."""
-    n_molecules, chosen = 300, 217
-    topology, system, forces = app.Topology(), mm.System(), (mm.HarmonicBondForce(), mm.NonbondedForce())
-    chain = topology.addChain()
-    for i in range(n_molecules):
-        residue = topology.addResidue("TRI", chain)
-        atoms = [topology.addAtom(f"C{k}", app.element.carbon, residue) for k in range(3)]
-        for _ in range(3):
-            system.addParticle(12.0)
-            forces[1].addParticle(0.0, 0.3, 0.2)
-        for k in range(2):
-            topology.addBond(atoms[k], atoms[k + 1])
-            forces[0].addBond(3 * i + k, 3 * i + k + 1, 0.15, 1e5)
-        for pair in ((0, 1), (1, 2), (0, 2)):
-            forces[1].addException(3 * i + pair[0], 3 * i + pair[1], 0.0, 1.0, 0.0)
-    forces[1].setNonbondedMethod(mm.NonbondedForce.CutoffPeriodic)
-    for force in forces:
-        system.addForce(force)
-    box = 6.0 * np.eye(3)
-    system.setDefaultPeriodicBoxVectors(*box)
-    topology.setPeriodicBoxVectors(box * unit.nanometer)
-    grid = np.stack(np.meshgrid(*[np.arange(7)] * 3), -1).reshape(-1, 3)[:n_molecules] * 0.85 + 0.1
-    grid = np.random.default_rng(1).permutation(grid)
-    positions = (grid[:, None] + np.array([[0, 0, 0], [0.15, 0, 0], [0.3, 0, 0]])).reshape(-1, 3)
+    chosen = 217
+    topology, system, positions = toys.chains_in_a_box()
     model_atoms = [3 * chosen + k for k in range(3)]
     path = toys.export_toy(toys.Rotate(3), tmp_path / "rotate.latent.pt", topology, positions, model_atoms)
     integrator = LatentModel(path).createIntegrator(

@@ -6,7 +6,6 @@
 #include <vector>
 
 #include "openmm/serialization/SerializationNode.h"
-#include "openmm/serialization/SerializationProxy.h"
 #include "openmm_latent/LatentBundle.h"
 
 namespace OpenMMLatent {
@@ -22,14 +21,6 @@ std::vector<double> readNumbers(const OpenMM::SerializationNode& node);
 /** A whole bundle, archive included, as a node's properties and children, and back from it. */
 void writeBundle(OpenMM::SerializationNode& node, const LatentBundle& bundle);
 LatentBundle readBundle(const OpenMM::SerializationNode& node);
-
-/** XmlSerializer's view of a LatentRestraintForce. */
-class LatentRestraintForceProxy : public OpenMM::SerializationProxy {
-public:
-    LatentRestraintForceProxy() : SerializationProxy("LatentRestraintForce") {}
-    void serialize(const void* object, OpenMM::SerializationNode& node) const override;
-    void* deserialize(const OpenMM::SerializationNode& node) const override;
-};
 
 }  // namespace OpenMMLatent
 

@@ -189,21 +189,24 @@ bool LatentIntegrator::attemptExact(JumpRecord& record) {
     drawVelocities(-record.number);
     record.start = restraints[record.bundle]->getSlow(*context);
     double uniform = kernel.getAs<LatentJumpKernel>().proposeExact(record.start, driving.sigma, seed, record);
-    bool isNullMove = uniform > 1;  // the first centre fell beyond half a period, where no restraint would hold it
-    record.work = uniform < 0 || isNullMove ? NAN : driveAlong(record, false);
-    record.acceptance =
-        isnan(record.work)
-            ? 0
-            : min(1.0, exp(record.logProposalRatio - record.work / (GasConstant * relaxationTemperature())));
-    if (!isnan(record.work))
-        record.reached = restraints[record.bundle]->getSlow(*context);
-    if (isnan(record.work))
-        record.reason = isNullMove ? "metropolis" : "nan";
-    else if (uniform >= record.acceptance)
+    if (uniform > 1) {
+        record.work = NAN;
+        record.reason = "metropolis";  // the first centre fell beyond half a period, where no restraint would hold it
+        return false;
+    }
+    record.work = uniform < 0 ? NAN : driveAlong(record, false);
+    if (isnan(record.work)) {
+        record.reason = "nan";
+        return false;
+    }
+    record.reached = restraints[record.bundle]->getSlow(*context);
+    record.acceptance = min(1.0, exp(record.logProposalRatio - record.work / (GasConstant * used)));
+    if (uniform >= record.acceptance) {
         record.reason = "metropolis";
-    else
-        record.energyAfter = context->calcForcesAndEnergy(false, true, getIntegrationForceGroups());
-    return record.reason.empty();
+        return false;
+    }
+    record.energyAfter = context->calcForcesAndEnergy(false, true, getIntegrationForceGroups());
+    return true;
 }
 
 bool LatentIntegrator::attemptSteered(JumpRecord& record) {

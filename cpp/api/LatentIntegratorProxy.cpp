@@ -4,6 +4,7 @@
 
 #include "BundleSerialization.h"
 #include "DrivingSerialization.h"
+#include "LatentRestraintForceProxy.h"
 #include "openmm/OpenMMException.h"
 #include "openmm_latent/LatentIntegrator.h"
 #include "openmm_latent/LatentRestraintForce.h"

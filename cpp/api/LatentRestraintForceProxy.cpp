@@ -1,4 +1,6 @@
 // openmm-latent: learned latent jumps for OpenMM. MIT licence, see LICENSE.
+#include "LatentRestraintForceProxy.h"
+
 #include <memory>
 
 #include "BundleSerialization.h"

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+from openmm import app
+
+from openmm_latent.errors import LatentError
 
 
 def bond_walk(n_atoms: int, bonds: list[tuple[int, int]]) -> tuple[list[tuple[int, int]], list[list[int]]]:
@@ -85,3 +90,71 @@ def _lattice(vectors: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     for axis in (2, 1, 0):
         rest -= np.round(rest[:, axis] / boxes[:, axis, axis])[:, None] * boxes[:, axis]
     return vectors - rest
+
+
+class ModelAtoms:
+    """Takes the model atoms out of frames of the whole system, after joining molecules that a periodic box has cut.
+
+    Parameters
+    ----------
+    topology : openmm.app.Topology
+        Of the whole system.
+    model_atoms : sequence of int
+        Indices into the topology.
+    reference : np.ndarray or None
+        (n_atoms, 3) [nm] whole molecules; see `make_whole`.
+
+    Attributes
+    ----------
+    kept : np.ndarray
+        (n_kept,) the atoms that must be read: all of every molecule with a model atom in it.
+    """
+
+    def __init__(self, topology: app.Topology, model_atoms: Sequence[int], reference: np.ndarray | None) -> None:
+        bonds = [(bond[0].index, bond[1].index) for bond in topology.bonds()]
+        walk, molecules = bond_walk(topology.getNumAtoms(), bonds)
+        # whole molecules need all their atoms, molecules without model atoms are not read at all
+        wanted = set(model_atoms)
+        self.kept = np.array(sorted(a for molecule in molecules if wanted & set(molecule) for a in molecule))
+        place = {int(atom): i for i, atom in enumerate(self.kept)}
+        self._walk = [(place[a], place[b]) for a, b in walk if a in place]
+        self._molecules = [[place[a] for a in molecule] for molecule in molecules if molecule[0] in place]
+        self._model = np.array([place[a] for a in model_atoms])
+        self._reference = None if reference is None else reference[self.kept]
+
+    def take(self, positions: np.ndarray, boxes: np.ndarray | None) -> np.ndarray:
+        """Return the model atoms (n_frames, n_model_atoms, 3) [nm] float32 of frames of the kept atoms.
+
+        Parameters
+        ----------
+        positions : np.ndarray
+            (n_frames, n_kept, 3) [nm]
+        boxes : np.ndarray or None
+            (n_frames, 3, 3) [nm], rows are box vectors; None leaves molecules where they are.
+        """
+        if boxes is not None and len(positions):
+            positions = make_whole(positions, boxes, self._walk, self._molecules, self._reference)
+        return np.ascontiguousarray(positions[:, self._model], dtype=np.float32)
+
+
+def require_sound(positions: np.ndarray, frames: Sequence[int] | np.ndarray, source: str) -> None:
+    """Raise `LatentError` if a frame of (n_frames, n_atoms, 3) holds no numbers or has all atoms on one point.
+
+    Parameters
+    ----------
+    positions : np.ndarray
+        (n_frames, n_atoms, 3) [nm]
+    frames : sequence of int
+        (n_frames,) their numbers in the source, for the message.
+    source : str
+        What the message calls the source, e.g. "trajectory file run.xtc".
+    """
+    finite = np.isfinite(positions).all(axis=(1, 2))
+    apart = (np.ptp(positions, axis=1) > 0).any(axis=1) if positions.shape[1] > 1 else finite
+    bad = np.flatnonzero(~(finite & apart))
+    if len(bad):
+        what = "coordinates that are not numbers" if not finite[bad[0]] else "all atoms on one point"
+        raise LatentError(
+            f"{source} has {what} in frame {int(frames[bad[0]])}; it may be truncated or the run has blown up: "
+            f"cut the file before that frame"
+        )

@@ -61,7 +61,7 @@ def read_chunks(path: Path, mdtraj_topology: Any, atoms: np.ndarray) -> Iterator
         The file is absent, unreadable or truncated, or its atom count is not the topology's.
     """
     require(path.is_file(), f"trajectory file {path} does not exist; check the name given to files (--traj)")
-    try:
+    with reading(path):
         n_atoms = _count_atoms(path)
         require(
             n_atoms == mdtraj_topology.n_atoms,
@@ -69,12 +69,19 @@ def read_chunks(path: Path, mdtraj_topology: Any, atoms: np.ndarray) -> Iterator
             f"give the topology (--top) that the trajectory was written with",
         )
         yield from _stream(path, mdtraj_topology, atoms)
+
+
+@contextmanager
+def reading(path: Path, what: str = "trajectory file") -> Iterator[None]:
+    """Turn what the libraries raise over a damaged or foreign file into one sentence."""
+    try:
+        yield
     except LatentError:
         raise
     except (OSError, RuntimeError, ValueError, KeyError, IndexError, TypeError, EOFError) as error:
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise LatentError(
-            f"trajectory file {path} cannot be read as {path.suffix or 'a trajectory'} ({reason}); "
+            f"{what} {path} cannot be read as {path.suffix or 'a trajectory'} ({reason}); "
             f"it may be truncated or of another format: copy it again or leave it out"
         ) from error
 

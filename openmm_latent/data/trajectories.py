@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from openmm import app, unit
 
-from openmm_latent.data.imaging import bond_walk, make_whole
-from openmm_latent.data.readers import Chunk, read_chunks
+from openmm_latent.data.imaging import ModelAtoms, require_sound
+from openmm_latent.data.readers import read_chunks
 from openmm_latent.errors import LatentError, require
 from openmm_latent.topology import SOLVENT, heavy_atoms
 
@@ -67,19 +67,7 @@ class TrajectorySet:
         LatentError
             `lag_time` is not a positive multiple of the frame spacing.
         """
-        require(
-            np.isfinite(lag_time) and lag_time > 0,
-            f"lag_time must be a positive time in ps, got {lag_time}; give e.g. 10",
-        )
-        n_frames = round(lag_time / self.frame_spacing)
-        is_multiple = abs(n_frames * self.frame_spacing - lag_time) <= _SPACING_TOLERANCE * self.frame_spacing
-        nearest = max(1, n_frames) * self.frame_spacing
-        require(
-            n_frames >= 1 and is_multiple,
-            f"lag_time must be a multiple of the frame spacing ({self.frame_spacing:g} ps), got {lag_time:g} ps; "
-            f"the nearest possible is {nearest:g} ps",
-        )
-        return n_frames
+        return frames_per_lag(lag_time, self.frame_spacing)
 
     def lag_pairs(self, lag_time: float) -> tuple[np.ndarray, np.ndarray]:
         """Return (now, later), indices into `concatenated()` of frames one lag time [ps] apart in the same file.
@@ -168,6 +156,29 @@ class TrajectorySet:
     def _part(self, positions: list[np.ndarray], files: list[str], what: str) -> TrajectorySet:
         digest = hashlib.sha256(f"{self.digest} {what}".encode()).hexdigest()
         return replace(self, positions=positions, files=list(files), digest=digest)
+
+
+def frames_per_lag(lag_time: float, frame_spacing: float) -> int:
+    """Return how many frames, `frame_spacing` [ps] apart, one lag time [ps] is.
+
+    Raises
+    ------
+    LatentError
+        `lag_time` is not a positive multiple of the frame spacing.
+    """
+    require(
+        np.isfinite(lag_time) and lag_time > 0,
+        f"lag_time must be a positive time in ps, got {lag_time}; give e.g. 10",
+    )
+    n_frames = round(lag_time / frame_spacing)
+    is_multiple = abs(n_frames * frame_spacing - lag_time) <= _SPACING_TOLERANCE * frame_spacing
+    nearest = max(1, n_frames) * frame_spacing
+    require(
+        n_frames >= 1 and is_multiple,
+        f"lag_time must be a multiple of the frame spacing ({frame_spacing:g} ps), got {lag_time:g} ps; "
+        f"the nearest possible is {nearest:g} ps",
+    )
+    return n_frames
 
 
 def load_trajectories(
@@ -283,44 +294,22 @@ class _Reader:
 
         self.topology = mdtraj.Topology.from_openmm(topology)
         self.stride = stride
-        bonds = [(bond[0].index, bond[1].index) for bond in topology.bonds()]
-        walk, molecules = bond_walk(topology.getNumAtoms(), bonds)
-        # whole molecules need all their atoms, molecules without model atoms are not read at all
-        wanted = set(model_atoms)
-        self.kept = np.array(sorted(a for molecule in molecules if wanted & set(molecule) for a in molecule))
-        place = {int(atom): i for i, atom in enumerate(self.kept)}
-        self.walk = [(place[a], place[b]) for a, b in walk if a in place]
-        self.molecules = [[place[a] for a in molecule] for molecule in molecules if molecule[0] in place]
-        self.model = np.array([place[a] for a in model_atoms])
-        self.reference = None if reference is None else reference[self.kept]
+        self.atoms = ModelAtoms(topology, model_atoms, reference)
 
     def read(self, path: Path) -> tuple[np.ndarray, float | None]:
         """Return (n_frames, n_model_atoms, 3) [nm] and the spacing of the file's time stamps [ps] if it has any."""
         parts, times, n_seen = [], [], 0
-        for chunk in read_chunks(path, self.topology, self.kept):
+        for chunk in read_chunks(path, self.topology, self.atoms.kept):
             keep = slice((-n_seen) % self.stride, None, self.stride)
-            parts.append(self._model_atoms(path, chunk, keep, n_seen))
+            positions = chunk.positions[keep]
+            numbers = n_seen + np.arange(len(chunk.positions))[keep]
+            require_sound(positions, numbers, f"trajectory file {path}")
+            parts.append(self.atoms.take(positions, None if chunk.boxes is None else chunk.boxes[keep]))
             times.append(chunk.times)
             n_seen += len(chunk.positions)
         require(n_seen > 0, f"trajectory file {path} holds no frames; leave it out or write it again")
         stamps = None if any(part is None for part in times) else np.concatenate(times)
         return np.concatenate(parts), _spacing(path, stamps)
-
-    def _model_atoms(self, path: Path, chunk: Chunk, keep: slice, n_before: int) -> np.ndarray:
-        positions = chunk.positions[keep]
-        finite = np.isfinite(positions).all(axis=(1, 2))
-        apart = (np.ptp(positions, axis=1) > 0).any(axis=1) if positions.shape[1] > 1 else finite
-        bad = np.flatnonzero(~(finite & apart))
-        if len(bad):
-            frame = n_before + keep.start + int(bad[0]) * self.stride
-            what = "coordinates that are not numbers" if not finite[bad[0]] else "all atoms on one point"
-            raise LatentError(
-                f"trajectory file {path} has {what} in frame {frame}; it may be truncated or the run has blown up: "
-                f"cut the file before that frame"
-            )
-        if chunk.boxes is not None and len(positions):
-            positions = make_whole(positions, chunk.boxes[keep], self.walk, self.molecules, self.reference)
-        return np.ascontiguousarray(positions[:, self.model], dtype=np.float32)
 
 
 def _spacing(path: Path, times: np.ndarray | None) -> float | None:

@@ -9,7 +9,12 @@ from openmm_latent.errors import require
 
 def _checked(positions: np.ndarray, name: str) -> np.ndarray:
     """Return `positions` as float64, after checking that it ends in (n_atoms, 3)."""
-    array = np.asarray(positions, dtype=np.float64)
+    return np.asarray(_shaped(positions, name), dtype=np.float64)
+
+
+def _shaped(positions: np.ndarray, name: str) -> np.ndarray:
+    """Return `positions` as an array of its own type, after checking that it ends in (n_atoms, 3)."""
+    array = np.asarray(positions)
     require(
         array.ndim >= 2 and array.shape[-1] == 3,
         f"{name} must have shape (..., n_atoms, 3) [nm], got {array.shape}; pass Cartesian positions",
@@ -17,7 +22,19 @@ def _checked(positions: np.ndarray, name: str) -> np.ndarray:
     return array
 
 
-def superpose(positions: np.ndarray, reference: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+#: Coordinates that are taken to double precision at a time, 8 MB: trajectories are long.
+_CHUNK_COORDINATES = 1_000_000
+
+
+def _pieces(n_frames: int, n_atoms: int) -> list[slice]:
+    """Return slices that cover all frames, each with about `_CHUNK_COORDINATES` coordinates."""
+    size = max(1, _CHUNK_COORDINATES // max(1, 3 * n_atoms))
+    return [slice(start, start + size) for start in range(0, n_frames, size)]
+
+
+def superpose(
+    positions: np.ndarray, reference: np.ndarray, weights: np.ndarray | None = None, *, out: np.ndarray | None = None
+) -> np.ndarray:
     """Move every frame rigidly onto a reference structure (least squares, proper rotations only).
 
     Parameters
@@ -25,39 +42,51 @@ def superpose(positions: np.ndarray, reference: np.ndarray, weights: np.ndarray 
     positions : array, (n_frames, n_atoms, 3) or (n_atoms, 3) [nm]
     reference : array, (n_atoms, 3) [nm]
     weights : array, (n_atoms,), optional
-        Such as masses; equal weights unless given.
+        Such as masses; equal weights unless given. Atoms of weight 0 are carried along.
+    out : array, the shape of `positions`, optional
+        Filled with the result, which saves memory; may be `positions` itself.
 
     Returns
     -------
-    array, the shape and dtype of `positions` [nm]
+    array, the shape and dtype of `positions`, or `out` [nm]
         Centred on the reference's (weighted) centre.
 
     Raises
     ------
     LatentError
-        The atom counts differ.
+        The atom counts differ, or `out` has another shape.
 
     Source: W. Kabsch, Acta Cryst. A 32, 922 (1976).
     """
-    frames = _checked(positions, "positions")
+    given = _shaped(positions, "positions")
     target = _checked(reference, "reference")
     require(
-        target.ndim == 2 and frames.shape[-2] == target.shape[0],
-        f"reference must have shape (n_atoms={frames.shape[-2]}, 3) [nm], got {target.shape}; "
+        target.ndim == 2 and given.shape[-2] == target.shape[0],
+        f"reference must have shape (n_atoms={given.shape[-2]}, 3) [nm], got {target.shape}; "
         "pass one structure of the same atoms",
     )
+    moved = np.empty_like(given, subok=False) if out is None else out
+    require(moved.shape == given.shape, f"out must have the shape of positions {given.shape}, got {moved.shape}")
     share = np.ones(len(target)) if weights is None else np.asarray(weights, dtype=np.float64)
     share = share / share.sum()
+    frames, placed = (given[None], moved[None]) if given.ndim == 2 else (given, moved)
+    for piece in _pieces(len(frames), len(target)):
+        placed[piece] = _superposed(frames[piece], target, share)
+    return moved
+
+
+def _superposed(frames: np.ndarray, target: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """Superpose a few frames in double precision: (n_frames, n_atoms, 3), (n_atoms, 3), (n_atoms,) [nm]."""
     centre = share @ target
-    centred = frames - np.einsum("a,...ax->...x", share, frames)[..., None, :]
-    # (..., 3, 3): covariance of moving and fixed atoms
-    covariance = np.einsum("a,...ax,ay->...xy", share, centred, target - centre)
+    centred = frames.astype(np.float64)
+    centred -= (share @ centred)[..., None, :]
+    # (n_frames, 3, 3): covariance of moving and fixed atoms
+    covariance = np.swapaxes(centred, -1, -2) @ (share[:, None] * (target - centre))
     left, _, right = np.linalg.svd(covariance)
     # A negative determinant would be a mirror image: flip the direction that costs least.
     handedness = np.sign(np.linalg.det(left @ right))
     left = np.concatenate([left[..., :2], left[..., 2:] * handedness[..., None, None]], axis=-1)
-    moved = centred @ (left @ right) + centre
-    return moved.astype(np.asarray(positions).dtype, copy=False)
+    return centred @ (left @ right) + centre
 
 
 def rmsd(positions: np.ndarray, reference: np.ndarray, *, is_superposed: bool = False) -> np.ndarray:
@@ -74,8 +103,17 @@ def rmsd(positions: np.ndarray, reference: np.ndarray, *, is_superposed: bool = 
     -------
     array, (n_frames,) [nm]
     """
-    frames = positions if is_superposed else superpose(positions, reference)
-    difference = np.asarray(frames, dtype=np.float64) - np.asarray(reference, dtype=np.float64)
+    frames, target = _shaped(positions, "positions"), _checked(reference, "reference")
+    if frames.ndim != 3:
+        return _rmsd(frames, target, is_superposed)
+    pieces = [_rmsd(frames[piece], target, is_superposed) for piece in _pieces(len(frames), len(target))]
+    return np.concatenate([*pieces, np.zeros(0)])
+
+
+def _rmsd(frames: np.ndarray, target: np.ndarray, is_superposed: bool) -> np.ndarray:
+    """Return the RMSD of a few frames [nm]."""
+    placed = frames.astype(np.float64)
+    difference = (placed if is_superposed else superpose(placed, target)) - target
     return np.sqrt((difference**2).sum(axis=-1).mean(axis=-1))
 
 
@@ -96,7 +134,7 @@ def dihedrals(positions: np.ndarray, quadruples: np.ndarray) -> np.ndarray:
     LatentError
         `quadruples` has another shape or an index outside the atoms.
     """
-    frames = _checked(positions, "positions")
+    frames = _shaped(positions, "positions")
     indices = np.asarray(quadruples, dtype=np.int64)
     require(
         indices.ndim == 2 and indices.shape[1] == 4,
@@ -108,7 +146,17 @@ def dihedrals(positions: np.ndarray, quadruples: np.ndarray) -> np.ndarray:
         f"quadruples must hold indices from 0 to {n_atoms - 1}, got up to {indices.max(initial=0)}; "
         "were they made for another topology?",
     )
-    first, second, third, fourth = (frames[..., indices[:, k], :] for k in range(4))
+    if frames.ndim != 3:
+        return _dihedrals(frames, indices)
+    angles = np.empty((len(frames), len(indices)))
+    for piece in _pieces(len(frames), 4 * len(indices)):
+        angles[piece] = _dihedrals(frames[piece], indices)
+    return angles
+
+
+def _dihedrals(frames: np.ndarray, indices: np.ndarray) -> np.ndarray:
+    """Return the torsions of a few frames: (..., n_atoms, 3) [nm], (n_torsions, 4) -> (..., n_torsions) [rad]."""
+    first, second, third, fourth = (frames[..., indices[:, k], :].astype(np.float64) for k in range(4))
     bond_1, bond_2, bond_3 = second - first, third - second, fourth - third
     normal_1, normal_2 = np.cross(bond_1, bond_2), np.cross(bond_2, bond_3)
     length_2 = np.linalg.norm(bond_2, axis=-1)

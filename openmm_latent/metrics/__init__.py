@@ -18,7 +18,7 @@
 
 Lengths are in nm, divergences in nats. A score means little without its floor, the same score between two halves (or
 replicas) of the reference: `halves_floor` gives it. A score that is not defined for its input (a correlation where
-nothing varies) raises `LatentError` with one sentence.
+nothing varies) raises `LatentError` with one sentence; in a dict of several scores such a one is NaN.
 """
 
 from openmm_latent.geometry import superpose

@@ -91,8 +91,8 @@ def graph_edit_distance(bonds: np.ndarray, reference_bonds: np.ndarray) -> int:
     costs 1. Then the distance is exactly the number of bonds that only one graph has. Proof: an edit path keeps an atom
     or removes it and adds it again. Whoever keeps all atoms must pay for each differing bond. Removing an atom and
     adding it again costs 2 and one for each of its bonds in either graph, which is never less than the differing bonds
-    it would save. (With labels by element only, a swap of two carbons would be free: a mirror image of the mistake that
-    this is to find, and an NP-hard problem.)
+    it would save. (With labels by element only, wrong bonds could be explained away by exchanging two carbons, and the
+    problem would be NP-hard.)
 
     Parameters
     ----------

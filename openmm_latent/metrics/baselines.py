@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from openmm_latent.geometry import superpose
+from openmm_latent.metrics.chunks import subset
+
+#: Coordinates that a Gaussian is fitted to, at most: 200 MB in double precision.
+_MAX_COORDINATES = 25_000_000
 
 
 def product_of_marginals(angles: np.ndarray, n_samples: int, seed: int) -> np.ndarray:
@@ -29,7 +32,7 @@ def cartesian_gaussian(positions: np.ndarray, structure: np.ndarray, n_samples: 
     Parameters
     ----------
     positions : array, (n_frames, n_atoms, 3) [nm]
-        Of the training part.
+        Of the training part. Of a long run of a large molecule, as many frames are drawn as fill 200 MB.
     structure : array, (n_atoms, 3) [nm]
         That the frames are superposed on.
 
@@ -37,8 +40,17 @@ def cartesian_gaussian(positions: np.ndarray, structure: np.ndarray, n_samples: 
     -------
     array, (n_samples, n_atoms, 3) [nm]
     """
-    flat = superpose(np.asarray(positions, dtype=np.float64), structure).reshape(len(positions), -1)
+    random = np.random.default_rng(seed)
+    frames = np.asarray(positions)
+    n_wanted = _MAX_COORDINATES // max(1, 3 * frames.shape[1])
+    flat = subset(frames, n_wanted, seed, structure).reshape(-1, 3 * frames.shape[1])
+    mean = flat.mean(axis=0)
+    if len(flat) <= flat.shape[1]:
+        # A random combination of the frames' deviations has their covariance, which itself is never made.
+        flat -= mean
+        normals = random.standard_normal((n_samples, len(flat))) / np.sqrt(max(1, len(flat) - 1))
+        return (mean + normals @ flat).reshape(n_samples, -1, 3)
     variances, directions = np.linalg.eigh(np.cov(flat, rowvar=False))
-    normals = np.random.default_rng(seed).standard_normal((n_samples, flat.shape[1]))
-    drawn = flat.mean(axis=0) + (normals * np.sqrt(np.clip(variances, 0.0, None))) @ directions.T
+    normals = random.standard_normal((n_samples, flat.shape[1]))
+    drawn = mean + (normals * np.sqrt(np.clip(variances, 0.0, None))) @ directions.T
     return drawn.reshape(n_samples, -1, 3)

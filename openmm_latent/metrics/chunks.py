@@ -77,5 +77,10 @@ def frame_subset(n_frames: int, n_wanted: int, seed: int) -> np.ndarray:
 def subset(positions: np.ndarray, n_wanted: int, seed: int, structure: np.ndarray | None) -> np.ndarray:
     """Return at most `n_wanted` frames, drawn at random, superposed: (n_wanted, n_atoms, 3) [nm] float64."""
     frames = checked_frames(positions)
-    chosen = frames[frame_subset(len(frames), n_wanted, seed)]
-    return np.concatenate(list(frame_chunks(chosen, structure)))
+    if len(frames) > n_wanted:
+        frames = frames[frame_subset(len(frames), n_wanted, seed)]
+    chosen, start = np.empty(frames.shape), 0
+    for piece in frame_chunks(frames, structure):
+        chosen[start : start + len(piece)] = piece
+        start += len(piece)
+    return chosen

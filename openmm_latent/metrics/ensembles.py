@@ -68,7 +68,7 @@ def mean_pairwise_rmsd(
     n_frames: int = PAIRWISE_FRAMES,
     superposes_pairs: bool = False,
 ) -> float:
-    """Return the mean RMSD over all pairs of different frames.
+    """Return the mean RMSD over all pairs of two different frames.
 
     Parameters
     ----------
@@ -147,7 +147,7 @@ def symmetric_kl(positions: np.ndarray, reference: np.ndarray, structure: np.nda
     Parameters
     ----------
     positions, reference : array, (n_frames, n_atoms, 3) [nm]
-        Usually the Cα: one an residue.
+        Usually the Cα, one a residue.
     structure : array, (n_atoms, 3) [nm], or None
 
     Returns

@@ -10,6 +10,9 @@ import numpy as np
 from openmm_latent.errors import require
 from openmm_latent.metrics.divergence import jsd
 
+#: Numbers that are taken to double precision at a time: 32 MB.
+_CHUNK_FEATURES = 4_000_000
+
 
 def torsion_features(angles: np.ndarray) -> np.ndarray:
     """Return cosines, then sines, of torsions: (n_frames, n_torsions) [rad] -> (n_frames, 2 n_torsions)."""
@@ -44,8 +47,12 @@ def lagged_covariances(segments: Sequence[np.ndarray], lag_frames: int) -> Any:
         f"lag_frames must be shorter than a segment, got {lag_frames}; shorten the lag time or give longer series",
     )
     for segment in long_enough:
-        series = np.asarray(segment, dtype=np.float64)
-        estimator.partial_fit((series[:-lagtime], series[lagtime:]))
+        series = np.asarray(segment)
+        size = max(1, _CHUNK_FEATURES // max(1, series.shape[1]))
+        for start in range(0, len(series) - lagtime, size):
+            stop = min(start + size, len(series) - lagtime)
+            pairs = series[start:stop], series[start + lagtime : stop + lagtime]
+            estimator.partial_fit(tuple(side.astype(np.float64) for side in pairs))
     return estimator.fetch_model()
 
 

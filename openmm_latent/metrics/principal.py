@@ -80,6 +80,8 @@ def principal_components(
 
 def _fitted(frames: np.ndarray, structure: np.ndarray | None, n_components: int) -> PrincipalComponents:
     """Return the components of superposed frames, (n_frames, n_atoms, 3) [nm]."""
+    from scipy.linalg import eigh
+
     mean = frames.mean(axis=0)
     flat = (frames - mean).reshape(len(frames), -1)  # (n_frames, n_coordinates)
     n_frames, n_coordinates = flat.shape
@@ -89,8 +91,10 @@ def _fitted(frames: np.ndarray, structure: np.ndarray | None, n_components: int)
     )
     # The smaller of the two Gram matrices has the same eigenvalues.
     is_wide = n_coordinates > n_frames
-    variances, vectors = np.linalg.eigh((flat @ flat.T if is_wide else flat.T @ flat) / n_frames)
-    variances, vectors = variances[::-1][:n_components], vectors[:, ::-1][:, :n_components]
+    gram = (flat @ flat.T if is_wide else flat.T @ flat) / n_frames
+    last = len(gram) - 1
+    variances, vectors = eigh(gram, subset_by_index=[max(0, last + 1 - n_components), last])
+    variances, vectors = variances[::-1], vectors[:, ::-1]
     require(
         len(variances) == n_components and variances[-1] > 1e-12 * max(variances[0], 1e-12),
         f"positions must vary in at least {n_components} directions, got fewer; a frozen ensemble has no components",

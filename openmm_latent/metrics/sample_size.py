@@ -33,7 +33,7 @@ def effective_sample_size(
 
     Returns
     -------
-    float, at most the number of frames
+    float, at most the number of frames (without weights)
 
     Raises
     ------

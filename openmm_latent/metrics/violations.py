@@ -132,6 +132,7 @@ def chirality_violations(positions: np.ndarray, centres: np.ndarray, structure: 
     """
     indices = _groups(centres, "centres", np.shape(positions)[1])
     right = np.sign(_triple_products(np.asarray(structure, dtype=np.float64)[None], indices))
+    require(bool((right != 0).all()), "structure must have a hand at each centre, got a planar one; check `centres`")
     wrong = [(_triple_products(piece, indices) * right <= 0).sum(axis=1) for piece in frame_chunks(positions)]
     return np.concatenate(wrong)
 

@@ -133,8 +133,19 @@ class ModelAtoms:
             (n_frames, 3, 3) [nm], rows are box vectors; None leaves molecules where they are.
         """
         if boxes is not None and len(positions):
-            positions = make_whole(positions, boxes, self._walk, self._molecules, self._reference)
+            is_cut = self._is_cut(positions, boxes)
+            if is_cut or len(self._molecules) > 1:
+                walk = self._walk if is_cut else []
+                positions = make_whole(positions, boxes, walk, self._molecules, self._reference)
         return np.ascontiguousarray(positions[:, self._model], dtype=np.float32)
+
+    def _is_cut(self, positions: np.ndarray, boxes: np.ndarray) -> bool:
+        """Tell whether any bond spans half a box; most data sets hold whole molecules, and the walk is slow."""
+        if not self._walk:
+            return False
+        placed, new = np.array(self._walk).T
+        reach = np.abs(positions[:, new] - positions[:, placed]).max(axis=1)  # (n_frames, 3)
+        return bool(np.any(reach > 0.49 * np.diagonal(boxes, axis1=1, axis2=2)))
 
 
 def require_sound(positions: np.ndarray, frames: Sequence[int] | np.ndarray, source: str) -> None:

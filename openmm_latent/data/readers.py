@@ -100,7 +100,7 @@ def _stream(path: Path, mdtraj_topology: Any, atoms: np.ndarray) -> Iterator[Chu
     is_timed = path.suffix.lower() in _TIMED
     n_read = 0
     while True:
-        with _without_plugin_chatter(path):
+        with without_plugin_chatter(path):
             part = next(chunks, None)
         if part is None:
             break
@@ -111,7 +111,7 @@ def _stream(path: Path, mdtraj_topology: Any, atoms: np.ndarray) -> Iterator[Chu
             part.xyz[:, atoms], np.asarray(part.time, dtype=float) if is_timed else None, boxes if has_box else None
         )
     if path.suffix.lower() == ".dcd":
-        n_promised = _frames_in_dcd_header(path)
+        n_promised = frames_in_dcd_header(path)
         require(
             n_promised <= n_read,
             f"trajectory file {path} is truncated: its header promises {n_promised} frames and {n_read} are there; "
@@ -149,7 +149,7 @@ def _count_atoms(path: Path) -> int:
 
         with h5py.File(path, "r") as store:
             return int(store["coordinates"].shape[1])
-    with _without_plugin_chatter(path), mdtraj.open(str(path)) as handle:
+    with without_plugin_chatter(path), mdtraj.open(str(path)) as handle:
         if path.suffix.lower() == ".pdb":
             return int(handle.positions.shape[1])
         first = handle.read(1)
@@ -159,7 +159,7 @@ def _count_atoms(path: Path) -> int:
 
 
 @contextmanager
-def _without_plugin_chatter(path: Path) -> Iterator[None]:
+def without_plugin_chatter(path: Path) -> Iterator[None]:
     """Keep mdtraj's DCD reader, which is C, from printing two lines to standard output each time it opens a file."""
     if path.suffix.lower() != ".dcd":
         yield
@@ -176,7 +176,7 @@ def _without_plugin_chatter(path: Path) -> Iterator[None]:
         os.close(kept)
 
 
-def _frames_in_dcd_header(path: Path) -> int:
+def frames_in_dcd_header(path: Path) -> int:
     """Frame count of a DCD header: the first integer after the leading record length and the letters CORD."""
     with open(path, "rb") as handle:
         head = handle.read(12)

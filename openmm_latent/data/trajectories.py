@@ -226,7 +226,7 @@ def load_trajectories(
         part, spacing = reader.read(path)
         positions.append(part)
         spacings.append(spacing)
-    provenances = [_read_provenance(path) for path in paths]
+    provenances = [read_provenance(path) for path in paths]
     spacing = frame_spacing or _common_spacing(paths, spacings, provenances)
     return TrajectorySet(
         topology=topology,
@@ -351,7 +351,8 @@ def _common_spacing(paths: list[Path], spacings: list[float | None], provenances
     return first
 
 
-def _read_provenance(path: Path) -> dict[str, Any]:
+def read_provenance(path: Path) -> dict[str, Any]:
+    """Read the `.json` beside a trajectory, which `generate` and hybrid runs write; {} without one."""
     beside = path.with_suffix(".json")
     if not beside.is_file():
         return {}

@@ -6,6 +6,7 @@ import typer
 
 from openmm_latent.cli.bind import bind
 from openmm_latent.cli.common import Command, Group
+from openmm_latent.cli.dataset import dataset_app
 from openmm_latent.cli.generate import generate
 from openmm_latent.cli.inspect import inspect
 from openmm_latent.cli.reweight import reweight
@@ -25,5 +26,6 @@ app = typer.Typer(
 for function in (generate, inspect, simulate, reweight, bind):
     app.command(cls=Command)(function)
 app.add_typer(train_app, name="train")
+app.add_typer(dataset_app, name="dataset")
 
 __all__ = ["app"]

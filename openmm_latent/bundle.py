@@ -28,6 +28,7 @@ from openmm_latent.topology import AtomRecord
 from openmm_latent.version import __version__
 
 _MANIFEST = "manifest.json"
+_COMPILED = "compiled"  # the folder of compiled methods; C++ reads it, too
 _EXPECTED = "give a file that `openmm-latent train` or export_bundle wrote"
 
 
@@ -61,6 +62,8 @@ class Manifest:
         (n_atoms, 3) [nm] of the structure on which the model superposes.
     training : dict
         temperature [K], force_field, digest (SHA-256), files, seed.
+    compiled : dict
+        Of the methods compiled ahead of time: their names, and what they were made_for; {} without any.
     licence, references, code_version : str, list of str, str
     sha256 : str
         Of the archive's other entries and of the fields above.
@@ -80,6 +83,7 @@ class Manifest:
     capabilities: list[str]
     reference_positions: list[list[float]]
     training: dict[str, Any]
+    compiled: dict[str, Any]
     licence: str
     references: list[str]
     code_version: str
@@ -175,14 +179,51 @@ def export_bundle(
         capabilities=module.capabilities(),
         reference_positions=reference.round(6).tolist(),
         training=dict(training),
+        compiled={},
         licence=licence,
         references=list(references),
         code_version=__version__,
         sha256="",
     )
-    manifest = replace(manifest, sha256=_digest(archive, asdict(manifest)))
+    return _write(path, archive, manifest)
+
+
+def write_compiled(path: str | Path, out: str | Path, packages: Mapping[str, bytes], made_for: str) -> Path:
+    """Write a copy of a bundle with other compiled methods beside its module (see `compiling.compile_bundle`).
+
+    Parameters
+    ----------
+    path, out : path-like
+        May be the same; `out` appears whole or not at all.
+    packages : dict of str to bytes
+        AOTInductor packages by method; they replace those the bundle has.
+    made_for : str
+        What they run on.
+
+    Raises
+    ------
+    LatentError
+        The bundle is bad, or the folder of `out` does not exist.
+    """
+    archive, manifest = _read(path)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(archive)) as old, zipfile.ZipFile(buffer, "w") as new:
+        root = old.namelist()[0].split("/", 1)[0]
+        for entry in old.infolist():
+            if not entry.filename.startswith((f"{root}/extra/{_MANIFEST}", f"{root}/extra/{_COMPILED}/")):
+                new.writestr(entry, old.read(entry))
+        for method, package in packages.items():
+            new.writestr(f"{root}/extra/{_COMPILED}/{method}.pt2", package)
+        new.writestr(f"{root}/extra/{_COMPILED}/made_for", made_for)
+    manifest = replace(manifest, compiled={"methods": sorted(packages), "made_for": made_for})
+    return _write(out, buffer.getvalue(), manifest)
+
+
+def _write(path: str | Path, archive: bytes, manifest: Manifest) -> Path:
+    """Sign the manifest and write the bundle, whole or not at all."""
     path = Path(path)
     require(path.parent.is_dir(), f"out: the folder '{path.parent}' does not exist; create it first")
+    manifest = replace(manifest, sha256=_digest(archive, asdict(manifest)))
     partial = path.with_name(path.name + ".part")
     partial.write_bytes(_with_manifest(archive, manifest))
     partial.replace(path)
@@ -313,6 +354,7 @@ def _parse(content: Any, name: str) -> Manifest:
         f"bundle '{name}' follows contract version {version}, this openmm_latent {__version__} knows version "
         f"{CONTRACT_VERSION}; export it again, or install the release that wrote it",
     )
+    content = {"compiled": {}, **content}  # absent from bundles written before methods could be compiled
     wrong = sorted(expected.symmetric_difference(content))
     require(not wrong, f"bundle '{name}' has a manifest with missing or unknown fields {wrong}; {_EXPECTED}")
     try:

@@ -24,6 +24,8 @@ MODES: dict[str, int] = {
     "exact": LatentIntegrator.Exact,
 }
 REALISATIONS: dict[str, int] = {"decode": LatentIntegrator.Decode, "steer": LatentIntegrator.Steer}
+#: Who runs a bundle's methods; the words are those of C++.
+RUNNERS = ("auto", "torchscript", "aoti")
 
 #: Width of the driving restraint: in units of the slow coordinates (of unit variance), or in nm for model atoms.
 _SIGMA_SLOW, _SIGMA_STRUCTURE = 0.15, 0.02
@@ -132,6 +134,7 @@ class LatentModel:
         drivingStepSize: Any = None,
         drivingFriction: Any = 1.0,
         proposal: Mapping[str, float] | None = None,
+        runner: str = "auto",
     ) -> LatentIntegrator:
         """Wrap an OpenMM integrator so that it alternates with jumps of this model.
 
@@ -177,6 +180,9 @@ class LatentModel:
         proposal : dict of str to float, optional
             Weights of the model's proposal kernels in exact mode, such as {"lag": 0.5, "independence": 0.5}; a kernel
             that is not named gets none. By default as the model was trained.
+        runner : {"auto", "torchscript", "aoti"}
+            "auto" runs methods that the bundle holds compiled (`openmm-latent export --runner aoti`) where they were
+            made for this machine and the Context's platform, and TorchScript elsewhere; "aoti" refuses to be without.
 
         Returns
         -------
@@ -221,7 +227,7 @@ class LatentModel:
                 f"'{model.name}' ({model.manifest.family}) lacks; use mode='guarded', or train the model with slow "
                 f"coordinates",
             )
-        bundles = [model._bind(topology, model._proposalWeights(proposal)) for model in models]
+        bundles = [model._bind(topology, runner, model._proposalWeights(proposal)) for model in models]
         driving = self._driving(drivenSteps, stepsPerPerturbation, sigma, drivingStepSize, drivingFriction)
         structure = topo.find_structure(topology)
         kelvin = _temperature(temperature)
@@ -247,7 +253,9 @@ class LatentModel:
         )
         return integrator
 
-    def addRestraint(self, system: System, topology: Topology, name: str = "latentRestraint") -> LatentRestraintForce:
+    def addRestraint(
+        self, system: System, topology: Topology, name: str = "latentRestraint", runner: str = "auto"
+    ) -> LatentRestraintForce:
         """Add the force that steers and drives, or a learned collective variable, to a System.
 
         E = k/2 sum_j w_j (slow_j(encode(x)) - target_j)^2, the differences taken the short way round where a coordinate
@@ -272,6 +280,8 @@ class LatentModel:
         topology : openmm.app.Topology
         name : str
             Of the force; begins the names of its Context parameters, so it must be an identifier.
+        runner : {"auto", "torchscript", "aoti"}
+            As in `createIntegrator`.
 
         Returns
         -------
@@ -305,21 +315,29 @@ class LatentModel:
             "every one of the System's 32 force groups is in use, but a restraint needs one of its own; "
             "put some forces into one group by setForceGroup",
         )
-        bound = self._bind(topology)
+        bound = self._bind(topology, runner)
         force = LatentRestraintForce(
-            bound["name"], bound["archive"], bound["particles"], bound["wholeParent"], bound["slowPeriods"], name
+            bound["name"],
+            bound["archive"],
+            runner,
+            bound["particles"],
+            bound["wholeParent"],
+            bound["slowPeriods"],
+            name,
         )
         force.setForceGroup(free[0])
         system.addForce(force)
         return force
 
-    def _bind(self, topology: Topology, proposal_weights: Sequence[float] = ()) -> dict[str, Any]:
+    def _bind(self, topology: Topology, runner: str, proposal_weights: Sequence[float] = ()) -> dict[str, Any]:
         """Return what C++ needs to know of this model in one System: the fields of LatentBundle."""
+        require(runner in RUNNERS, f"runner must be one of {', '.join(RUNNERS)}, got {runner!r}")
         atoms = self.modelAtoms(topology)
         sizes = self.manifest.noise_sizes
         return {
             "name": self.name,
             "archive": self._bundle.archive,
+            "runner": runner,
             "particles": atoms,
             "wholeParent": topo.whole_parents(topology, atoms, np.array(self.manifest.reference_positions)),
             "riders": topo.find_riders(topology, atoms),

@@ -27,6 +27,7 @@ FLOORS = {
     "lightning_loop": 4,
     "plugin": 4,
     "bundle": 5,
+    "compiling": 5,
     "simulation": 5,
     "tuning": 5,
     "reporters": 5,

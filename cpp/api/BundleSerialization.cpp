@@ -37,6 +37,7 @@ vector<double> readNumbers(const SerializationNode& node) {
 void writeBundle(SerializationNode& node, const LatentBundle& bundle) {
     node.setStringProperty("name", bundle.name);
     node.setStringProperty("archive", toHex(bundle.archive));
+    node.setStringProperty("runner", bundle.runner);
     node.setIntProperty("numNoise", bundle.numNoise);
     node.setIntProperty("numPropagateNoise", bundle.numPropagateNoise);
     node.setIntProperty("numProposeNoise", bundle.numProposeNoise);
@@ -57,6 +58,7 @@ LatentBundle readBundle(const SerializationNode& node) {
     LatentBundle bundle;
     bundle.name = node.getStringProperty("name");
     bundle.archive = fromHex(node.getStringProperty("archive"));
+    bundle.runner = node.getStringProperty("runner", "auto");
     bundle.numNoise = node.getIntProperty("numNoise");
     bundle.numPropagateNoise = node.getIntProperty("numPropagateNoise");
     bundle.numProposeNoise = node.getIntProperty("numProposeNoise");

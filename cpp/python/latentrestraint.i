@@ -31,12 +31,13 @@ public:
                  const std::vector<OpenMM::Vec3>& end) const;
 
     %extend {
-        LatentRestraintForce(const std::string& bundleName, const std::string& archive,
+        LatentRestraintForce(const std::string& bundleName, const std::string& archive, const std::string& runner,
                              const std::vector<int>& particles, const std::vector<int>& wholeParent,
                              const std::vector<double>& slowPeriods, const std::string& name) {
             OpenMMLatent::LatentBundle bundle;
             bundle.name = bundleName;
             bundle.archive = archive;
+            bundle.runner = runner;
             bundle.particles = particles;
             bundle.wholeParent = wholeParent;
             bundle.slowPeriods = slowPeriods;

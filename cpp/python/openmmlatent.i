@@ -138,13 +138,15 @@ public:
     bool jump();
 
     %extend {
-        void _addBundle(const std::string& name, const std::string& archive, const std::vector<int>& particles,
-                        const std::vector<int>& wholeParent, const std::vector<std::vector<int> >& riders,
-                        int numNoise, int numPropagateNoise, int numProposeNoise,
+        void _addBundle(const std::string& name, const std::string& archive, const std::string& runner,
+                        const std::vector<int>& particles, const std::vector<int>& wholeParent,
+                        const std::vector<std::vector<int> >& riders, int numNoise,
+                        int numPropagateNoise, int numProposeNoise,
                         const std::vector<double>& slowPeriods, const std::vector<double>& proposalWeights) {
             OpenMMLatent::LatentBundle bundle;
             bundle.name = name;
             bundle.archive = archive;
+            bundle.runner = runner;
             bundle.particles = particles;
             bundle.wholeParent = wholeParent;
             for (auto& rider : riders)

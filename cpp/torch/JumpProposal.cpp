@@ -22,10 +22,10 @@ const double Farthest = 100.0;  // nm; a displacement beyond it is the mark of a
 }  // namespace
 
 JumpProposal::JumpProposal(const LatentBundle& bundle, const vector<bool>& isFrozen, at::Device device)
-        : runner(loadTorchScript(bundle.name, bundle.archive, device, bundle.proposalWeights)), name(bundle.name),
-          numNoise(bundle.numNoise), numPropagateNoise(bundle.numPropagateNoise),
-          numProposeNoise(bundle.numProposeNoise), slowPeriods(bundle.slowPeriods),
-          numAtoms((int64_t) bundle.particles.size()), wholeMolecules(bundle, bundle.riders, device), hasState(false) {
+        : runner(loadModule(bundle, device)), name(bundle.name), numNoise(bundle.numNoise),
+          numPropagateNoise(bundle.numPropagateNoise), numProposeNoise(bundle.numProposeNoise),
+          slowPeriods(bundle.slowPeriods), numAtoms((int64_t) bundle.particles.size()),
+          wholeMolecules(bundle, bundle.riders, device), hasState(false) {
     at::Tensor mobile = at::ones({numAtoms, 1}, at::kDouble);
     for (int64_t i = 0; i < numAtoms; i++)
         if (isFrozen[bundle.particles[(size_t) i]])

@@ -4,11 +4,12 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
 #include <vector>
+
+#include "openmm_latent/LatentBundle.h"
 
 namespace OpenMMLatent {
 
@@ -31,15 +32,15 @@ public:
     /** `slow(encode(x))`: (1, n, 3) float32 [nm] -> (1, n_slow) float32. */
     virtual at::Tensor slow(const at::Tensor& positions) = 0;
     /**
-     * `slow(encode(x))` and, by autograd, the gradient of pull(slow) . slow with `pull` held constant: for a restraint
-     * of energy E(slow), `pull` returns dE/dslow and the second result is dE/dx.
+     * `slow(encode(x))` and the gradient in x of the sum over i of strengths_i / 2 d_i^2, where d = slow - target, the
+     * short way round where a coordinate is an angle.
      *
      * @param positions  (1, n, 3) float32 [nm]
-     * @param pull       (1, n_slow) float32 -> (1, n_slow) float32
+     * @param target, strengths  (1, n_slow) float32
      * @return (1, n_slow) float32 and (1, n, 3) float32
      */
-    virtual std::pair<at::Tensor, at::Tensor>
-    slowWithGradient(const at::Tensor& positions, const std::function<at::Tensor(const at::Tensor&)>& pull) = 0;
+    virtual std::pair<at::Tensor, at::Tensor> slowWithGradient(const at::Tensor& positions, const at::Tensor& target,
+                                                               const at::Tensor& strengths) = 0;
     /** `slow(propagate(encode(x)))`: where the learned dynamics leads; `state` is replaced by the next one. */
     virtual at::Tensor propagateSlow(const at::Tensor& positions, ModelState& state, const at::Tensor& noise) = 0;
     /** `propose`: (1, n_slow), (1, n_propose_noise) -> (1, n_slow). */
@@ -54,15 +55,17 @@ public:
 };
 
 /**
- * Load a TorchScript archive.
+ * Load a bundle's module.
  *
- * @param name     what error messages call the bundle
- * @param archive  the bytes of the bundle file
- * @param proposalWeights  replaces the module's `proposal_weights` unless it is empty
- * @throws OpenMMException if the bytes are no TorchScript archive or lack the contract's methods
+ * Methods that the bundle holds compiled ahead of time run compiled, where they were made for this torch, this kind of
+ * processor and this device and `bundle.runner` does not ask for TorchScript; all others are TorchScript.
+ *
+ * @throws OpenMMException if the bundle is damaged or lacks the contract's methods, or if `bundle.runner` asks for
+ *     compiled methods and there are none for this device
  */
-std::unique_ptr<ModuleRunner> loadTorchScript(const std::string& name, const std::string& archive, at::Device device,
-                                              const std::vector<double>& proposalWeights = {});
+std::unique_ptr<ModuleRunner> loadModule(const LatentBundle& bundle, at::Device device);
+/** Load a bundle's TorchScript module alone. */
+std::unique_ptr<ModuleRunner> loadTorchScript(const LatentBundle& bundle, at::Device device);
 
 }  // namespace OpenMMLatent
 

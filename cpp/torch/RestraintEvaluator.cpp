@@ -37,7 +37,7 @@ RestraintEvaluator::RestraintEvaluator(const LatentBundle& bundle, const vector<
           wholeMolecules(bundle, {}, device) {
     if (periods.empty())
         return;
-    runner = loadTorchScript(bundle.name, bundle.archive, device);
+    runner = loadModule(bundle, device);
     for (const char* method : {"encode", "slow"})
         if (!runner->has(method))
             throw OpenMMException("bundle '" + name + "' has no method '" + method +
@@ -77,7 +77,17 @@ vector<double> RestraintEvaluator::slow(at::Tensor& positions, const Vec3* box) 
 void RestraintEvaluator::prepare(at::Tensor& positions, const Vec3* box) const {
     if (box != nullptr)
         wholeMolecules.mend(positions, box);
-    positions.sub_(positions.mean(0, true));
+    at::Tensor centre = positions.mean(0, true);
+    // Before the module is asked: what it makes of a broken frame (an eigenvector, say) is not always a NaN. On other
+    // devices that would cost a transfer, and the energy tells.
+    if (device.is_cpu() && !isfinite(centre.sum().item<double>()))
+        throw notFinite();
+    positions.sub_(centre);
+}
+
+OpenMMException RestraintEvaluator::notFinite() const {
+    return OpenMMException("bundle '" + name + "': the slow coordinates or their target are not finite; the frame is " +
+                           "broken (minimise first, or shorten the time step), or the model is");
 }
 
 vector<double> RestraintEvaluator::onHost(const at::Tensor& slow) const {
@@ -90,27 +100,32 @@ vector<double> RestraintEvaluator::onHost(const at::Tensor& slow) const {
 
 double RestraintEvaluator::pullSlow(const at::Tensor& positions, double stiffness, const vector<double>& target,
                                     at::Tensor* forces) {
-    double energy = 0;
-    auto pull = [&](const at::Tensor& slow) {  // (1, n_slow) -> (1, n_slow)
-        vector<double> values = onHost(slow);
-        for (size_t i = 0; i < values.size(); i++) {
-            double difference = values[i] - target[i];
-            if (periods[i] > 0)
-                difference = remainder(difference, periods[i]);  // the short way round
-            energy += stiffness / 2 * weights[i] * difference * difference;
-            values[i] = stiffness * weights[i] * difference;
-        }
-        return at::tensor(values, at::kDouble).to(at::kFloat).to(device).unsqueeze(0);
-    };
     at::Tensor input = positions.to(at::kFloat).unsqueeze(0);  // (1, n_atoms, 3)
+    vector<double> values;
     if (forces == nullptr)
-        pull(runner->slow(input));
-    else
-        *forces = runner->slowWithGradient(input, pull).second.squeeze(0).to(at::kDouble).neg_();
+        values = onHost(runner->slow(input));
+    else {
+        vector<double> strengths;
+        for (double weight : weights)
+            strengths.push_back(stiffness * weight);
+        auto [slow, gradient] = runner->slowWithGradient(input, asRow(target), asRow(strengths));
+        values = onHost(slow);
+        *forces = gradient.squeeze(0).to(at::kDouble).neg_();
+    }
+    double energy = 0;
+    for (size_t i = 0; i < values.size(); i++) {
+        double difference = values[i] - target[i];
+        if (periods[i] > 0)
+            difference = remainder(difference, periods[i]);  // the short way round
+        energy += stiffness / 2 * weights[i] * difference * difference;
+    }
     if (!isfinite(energy))
-        throw OpenMMException("bundle '" + name + "': the slow coordinates or their target are not finite; the frame " +
-                              "is broken (minimise first, or shorten the time step), or the model is");
+        throw notFinite();
     return energy;
+}
+
+at::Tensor RestraintEvaluator::asRow(const vector<double>& numbers) const {
+    return at::tensor(numbers, at::kDouble).to(at::kFloat).unsqueeze(0).to(device);
 }
 
 double RestraintEvaluator::pullStructure(const at::Tensor& positions, double stiffness, double progress,

@@ -8,6 +8,7 @@
 
 #include "ModuleRunner.h"
 #include "WholeMolecules.h"
+#include "openmm/OpenMMException.h"
 #include "openmm/Vec3.h"
 #include "openmm_latent/Export.h"
 #include "openmm_latent/LatentBundle.h"
@@ -48,6 +49,8 @@ private:
                     at::Tensor* forces);
     double pullStructure(const at::Tensor& positions, double stiffness, double progress, at::Tensor* forces) const;
     std::vector<double> onHost(const at::Tensor& slow) const;
+    at::Tensor asRow(const std::vector<double>& numbers) const;
+    OpenMM::OpenMMException notFinite() const;
     template <class Body>
     auto guarded(Body body) const;
 

@@ -32,15 +32,13 @@ string firstLine(const exception& error) {
 
 class TorchScriptRunner : public ModuleRunner {
 public:
-    TorchScriptRunner(const string& name, const string& archive, at::Device device,
-                      const vector<double>& proposalWeights)
-            : name(name), place(device) {
+    TorchScriptRunner(const LatentBundle& bundle, at::Device device) : name(bundle.name), place(device) {
         guarded("cannot be loaded, it is damaged or no TorchScript archive", [&] {
-            istringstream stream(archive);
+            istringstream stream(bundle.archive);
             module = torch::jit::load(stream, device);
             module.eval();
-            if (!proposalWeights.empty())
-                module.setattr("proposal_weights", at::tensor(proposalWeights, at::kFloat).to(device));
+            if (!bundle.proposalWeights.empty())
+                module.setattr("proposal_weights", at::tensor(bundle.proposalWeights, at::kFloat).to(device));
             vector<string> present;
             for (auto& method : Methods)
                 if (has(method))
@@ -52,6 +50,13 @@ public:
             if (!has(method))
                 throw OpenMMException("bundle '" + name + "' has no method '" + method +
                                       "'; export it with openmm_latent.export_bundle");
+        vector<double> whole, share;
+        for (double period : bundle.slowPeriods) {
+            whole.push_back(period);
+            share.push_back(period > 0 ? 1 / period : 0);
+        }
+        periods = at::tensor(whole, at::kFloat).unsqueeze(0).to(device);
+        turns = at::tensor(share, at::kFloat).unsqueeze(0).to(device);
     }
 
     at::Device device() const override { return place; }
@@ -82,8 +87,8 @@ public:
         return coordinates;
     }
 
-    pair<at::Tensor, at::Tensor> slowWithGradient(const at::Tensor& positions,
-                                                  const function<at::Tensor(const at::Tensor&)>& pull) override {
+    pair<at::Tensor, at::Tensor> slowWithGradient(const at::Tensor& positions, const at::Tensor& target,
+                                                  const at::Tensor& strengths) override {
         pair<at::Tensor, at::Tensor> result;
         guarded("failed in slow", [&] {
             torch::jit::GraphOptimizerEnabledGuard withoutOptimizer(false);
@@ -91,8 +96,10 @@ public:
             at::AutoGradMode withGradients(true);
             at::Tensor input = positions.detach().clone().requires_grad_(true);
             at::Tensor coordinates = module.get_method("slow")({module.get_method("encode")({input})}).toTensor();
-            at::Tensor outside = pull(coordinates.detach());
-            result = {coordinates.detach(), torch::autograd::grad({coordinates}, {input}, {outside})[0]};
+            at::Tensor fixed = coordinates.detach();
+            at::Tensor away = fixed - target;
+            at::Tensor pull = strengths * (away - periods * at::round(away * turns));  // the short way round
+            result = {fixed, torch::autograd::grad({coordinates}, {input}, {pull})[0]};
         });
         return result;
     }
@@ -171,13 +178,13 @@ private:
     string name;
     at::Device place;
     torch::jit::Module module;
+    at::Tensor periods, turns;  // (1, n_slow) of the slow coordinates and their inverses, 0 for those without a period
 };
 
 }  // namespace
 
-unique_ptr<ModuleRunner> loadTorchScript(const string& name, const string& archive, at::Device device,
-                                         const vector<double>& proposalWeights) {
-    return make_unique<TorchScriptRunner>(name, archive, device, proposalWeights);
+unique_ptr<ModuleRunner> loadTorchScript(const LatentBundle& bundle, at::Device device) {
+    return make_unique<TorchScriptRunner>(bundle, device);
 }
 
 }  // namespace OpenMMLatent

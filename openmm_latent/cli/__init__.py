@@ -1,4 +1,4 @@
-"""The command line: `openmm-latent generate | train | inspect | simulate | reweight | bind`."""
+"""The command line: `openmm-latent generate | train | inspect | export | simulate | reweight | bind`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import typer
 from openmm_latent.cli.bind import bind
 from openmm_latent.cli.common import Command, Group
 from openmm_latent.cli.dataset import dataset_app
+from openmm_latent.cli.export import export
 from openmm_latent.cli.generate import generate
 from openmm_latent.cli.inspect import inspect
 from openmm_latent.cli.reweight import reweight
@@ -23,7 +24,7 @@ app = typer.Typer(
     "Units: nm, ps, K, kJ/mol, amu. Every long run can be stopped with Ctrl-C; the same command goes on with it.",
     epilog="Start with `openmm-latent generate peptide.pdb --out md`, then `train gldp`, then `simulate`.",
 )
-for function in (generate, inspect, simulate, reweight, bind):
+for function in (generate, inspect, export, simulate, reweight, bind):
     app.command(cls=Command)(function)
 app.add_typer(train_app, name="train")
 app.add_typer(dataset_app, name="dataset")

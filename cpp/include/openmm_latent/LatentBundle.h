@@ -22,15 +22,16 @@ struct Rider {
  * `archive` holds the bytes of the bundle file, so that a serialised integrator needs no file beside it.
  */
 struct LatentBundle {
-    std::string name;                /**< what messages call it, usually the file's name */
-    std::string archive;             /**< the bytes of a TorchScript archive */
-    std::vector<int> particles;      /**< System indices of the model atoms, in manifest order */
-    std::vector<int> wholeParent;    /**< per model atom, the model atom whose nearest image it takes; -1 at a root */
-    std::vector<Rider> riders;       /**< particles carried by local frames */
-    int numNoise = 0;                /**< standard normal numbers that one jump takes */
-    int numPropagateNoise = 0;       /**< those that `propagate` takes, the first of a jump's */
-    int numProposeNoise = 0;         /**< those that `propose` takes; 0 for a model without it */
-    std::vector<double> slowPeriods; /**< one a slow coordinate, 0 where it is not an angle; empty without any */
+    std::string name;             /**< what messages call it, usually the file's name */
+    std::string archive;          /**< the bytes of a TorchScript archive */
+    std::string runner = "auto";  /**< "auto": compiled methods where they fit, "torchscript": none, "aoti": needed */
+    std::vector<int> particles;   /**< System indices of the model atoms, in manifest order */
+    std::vector<int> wholeParent; /**< per model atom, the model atom whose nearest image it takes; -1 at a root */
+    std::vector<Rider> riders;    /**< particles carried by local frames */
+    int numNoise = 0;             /**< standard normal numbers that one jump takes */
+    int numPropagateNoise = 0;    /**< those that `propagate` takes, the first of a jump's */
+    int numProposeNoise = 0;      /**< those that `propose` takes; 0 for a model without it */
+    std::vector<double> slowPeriods;     /**< one a slow coordinate, 0 where it is not an angle; empty without any */
     std::vector<double> proposalWeights; /**< of the proposal kernels; empty: as the bundle has them */
 };
 

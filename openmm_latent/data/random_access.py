@@ -189,7 +189,7 @@ def _state(path: Path) -> tuple[int, int]:
     return stat.st_size, stat.st_mtime_ns
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=32)
 def _opened_frames(path: Path, state: tuple[int, int], process: int) -> FrameFile:
     return FrameFile(path)
 

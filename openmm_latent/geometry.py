@@ -22,8 +22,8 @@ def _shaped(positions: np.ndarray, name: str) -> np.ndarray:
     return array
 
 
-#: Coordinates that are taken to double precision at a time, 8 MB: trajectories are long.
-_CHUNK_COORDINATES = 1_000_000
+#: Coordinates that are taken to double precision at a time, 4 MB: trajectories are long.
+_CHUNK_COORDINATES = 500_000
 
 
 def _pieces(n_frames: int, n_atoms: int) -> list[slice]:

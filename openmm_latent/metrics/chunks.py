@@ -9,8 +9,8 @@ import numpy as np
 from openmm_latent.errors import require
 from openmm_latent.geometry import superpose
 
-#: Numbers a piece holds: 8 MB in double precision.
-CHUNK_VALUES = 1_000_000
+#: Numbers a piece holds: 4 MB in double precision.
+CHUNK_VALUES = 500_000
 
 
 def checked_frames(positions: np.ndarray, name: str = "positions", n_atoms: int | None = None) -> np.ndarray:

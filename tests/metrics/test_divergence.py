@@ -1,11 +1,9 @@
-"""Scores against closed forms and SciPy."""
+"""Divergences against SciPy, closed forms and brute force."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.cluster.vq import kmeans2
-from scipy.signal import lfilter
 from scipy.spatial.distance import jensenshannon
 
 from openmm_latent import geometry, metrics
@@ -55,144 +53,70 @@ def test_coordinate_jsd_ignores_rigid_motion():
     assert metrics.coordinate_jsd(frames[:1] + 0 * frames, frames, structure) > 0.3
 
 
-def test_product_of_marginals_keeps_marginals_and_drops_coupling():
-    random = np.random.default_rng(4)
-    one = random.choice([-1.0, 1.0], 20_000)
-    drawn = metrics.product_of_marginals(np.stack([one, one], axis=1), 20_000, seed=1)
-    # Standard error 0.007: five of them.
-    assert abs(drawn.mean(axis=0)).max() < 0.035
-    assert abs((drawn[:, 0] * drawn[:, 1]).mean()) < 0.035
-
-
-def test_cartesian_gaussian_has_the_moments_of_the_superposed_frames():
-    random = np.random.default_rng(5)
-    structure = random.standard_normal((5, 3))
-    frames = structure + 0.1 * random.standard_normal((3000, 5, 3)) * random.uniform(0.5, 2, (5, 3))
-    fitted = metrics.superpose(frames, structure).reshape(3000, -1)
-    drawn = metrics.cartesian_gaussian(frames, structure, 60_000, seed=1).reshape(60_000, -1)
-    assert np.allclose(drawn.mean(axis=0), fitted.mean(axis=0), atol=5 * 0.2 / np.sqrt(60_000))
-    assert np.allclose(np.cov(drawn.T), np.cov(fitted.T), atol=5 * 0.04 * np.sqrt(2 / 60_000))
-
-
-def test_tica_timescale_of_an_autoregression():
-    # x' = a x + noise: timescale -1 / ln a frames. Standard error of a is sqrt((1 - a^2) / n) = 0.0007, which is 0.7 %
-    # in the timescale (dt = t^2 da / a); 5 % is seven of them.
-    random = np.random.default_rng(6)
-    decay = np.array([0.9, 0.5])
-    segments = []
-    for _ in range(4):
-        noise = random.standard_normal((100_000, 2)) * np.sqrt(1 - decay**2)
-        series = np.zeros((100_000, 2))
-        for i in range(1, len(series)):
-            series[i] = decay * series[i - 1] + noise[i]
-        segments.append(series @ np.array([[1.0, 0.3], [-0.5, 2.0]]) + 7.0)
-    for lag in (1, 3):
-        found = metrics.tica_timescales(segments, lag, frame_spacing=0.5, n=2)
-        assert np.allclose(found, -0.5 / np.log(decay), rtol=0.05)
-    with pytest.raises(LatentError, match="lag_frames must be shorter"):
-        metrics.tica_timescales([segments[0][:5]], 10, 0.5)
-
-
-def test_cluster_centres_reach_scipys_inertia():
-    random = np.random.default_rng(7)
-    points = np.concatenate([random.normal(c, 0.2, (200, 2)) for c in ([0, 0], [4, 0], [0, 4], [4, 4])])
-    centres = metrics.cluster_centres(points, 4, seed=1)
-    expected, _ = kmeans2(points, np.array([[0, 0], [4, 0], [0, 4], [4, 4.0]]), minit="matrix")
-    nearest = metrics.assign_states(expected, centres)
-    assert sorted(nearest) == [0, 1, 2, 3]
-    assert np.allclose(centres[nearest], expected, atol=1e-6)
-
-
-def test_lagged_pairs_see_kinetics_that_populations_do_not():
-    random = np.random.default_rng(8)
-    stay = random.uniform(size=20_000) > 0.05
-    slow = np.cumsum(~stay) % 2
-    independent = random.permutation(slow)
-    exact = metrics.lagged_pair_counts([np.array([0, 1, 1, 2]), np.array([2, 0])], 1, 3)
-    assert exact.tolist() == [[0, 1, 0], [0, 1, 1], [1, 0, 0]]
-    assert metrics.jsd(np.bincount(slow), np.bincount(independent)) == 0.0
-    halves = metrics.lagged_pair_jsd([slow[:10_000]], [slow[10_000:]], 1, 2)
-    # Joint distributions (0.475, 0.025, 0.025, 0.475) and (0.25 x 4): 0.142 nats.
-    assert np.isclose(metrics.lagged_pair_jsd([slow], [independent], 1, 2), 0.142, atol=0.01)
-    assert halves < 0.01
-
-
-def autoregressive(n_frames: int, memory: float, seed: int) -> np.ndarray:
-    """A stationary series with correlation memory^lag."""
-    noise = np.random.default_rng(seed).standard_normal(n_frames)
-    noise[1:] *= np.sqrt(1.0 - memory**2)
-    return lfilter([1.0], [1.0, -memory], noise)
-
-
-def test_effective_sample_size_of_an_autoregressive_series():
-    # rho(lag) = a^lag, so N / (-1 + 2 sum rho) = N (1 - a) / (1 + a). At a = 0.9 the noise in rho's tail spreads it by
-    # 3.6 %, with a long lower tail: the worst of 3000 other seeds was off by 21 %. At 0.5 and 0 the worst of 200 was
-    # off by 5.5 and 3.5 %. False alarm below 1e-3 for the first bound, below 1e-2 for each of the others.
-    for memory, tolerance in ((0.9, 0.3), (0.5, 0.12), (0.0, 0.08)):
-        expected = 200_000 * (1 - memory) / (1 + memory)
-        assert np.isclose(metrics.effective_sample_size(autoregressive(200_000, memory, 12)), expected, rtol=tolerance)
-    # A scale or a shift changes nothing; alternating series are worth no more than their frames.
-    series = autoregressive(5000, 0.8, 13)
-    assert np.isclose(metrics.effective_sample_size(1e3 * series - 50.0), metrics.effective_sample_size(series))
-    assert np.isclose(metrics.effective_sample_size(np.tile([1.0, -1.0], 50)), 100)
-
-
-def test_effective_sample_size_of_several_runs():
-    # Ten runs of 20 000 frames are worth one of 200 000 (the worst of 200 others was off by 17 %: false alarm below
-    # 1e-2). Four walkers, each in a state of its own, are worth about one frame apiece, although each by itself looks
-    # like hundreds of independent ones (271 at least in 1000 seeds).
-    runs = [autoregressive(20_000, 0.9, seed) for seed in range(20, 30)]
-    assert np.isclose(metrics.effective_sample_size(runs), 200_000 * 0.1 / 1.9, rtol=0.3)
-    stuck = [np.random.default_rng(seed).standard_normal(500) + 20.0 * seed for seed in range(4)]
-    assert metrics.effective_sample_size(stuck) < 8
-    assert metrics.effective_sample_size(stuck[0]) > 200
-    for wrong in (np.zeros((3, 4, 2)), [np.zeros(1)], np.array([1.0, np.nan])):
-        with pytest.raises(LatentError, match="series must have shape"):
-            metrics.effective_sample_size(wrong)
-    for constant in (np.zeros(9), np.full(1000, 0.1)):
-        with pytest.raises(LatentError, match="series must vary"):
-            metrics.effective_sample_size(constant)
-    with pytest.raises(LatentError, match="at least one run"):
-        metrics.effective_sample_size([])
-
-
-def test_block_bootstrap_interval_of_independent_frames():
-    # Blocks of a Bernoulli series: the interval must be p +- 1.96 sqrt(p q / n), here 0.0057, within 30 %.
-    inside = np.random.default_rng(9).uniform(size=20_000) < 0.2
-    low, high = metrics.block_bootstrap_interval(inside, 50, seed=1)
-    assert low < inside.mean() < high
-    assert np.isclose(high - low, 2 * 1.96 * np.sqrt(0.16 / 20_000), rtol=0.3)
-    with pytest.raises(LatentError, match="n_blocks must not exceed"):
-        metrics.block_bootstrap_interval(inside[:5], 10, seed=1)
-
-
-def test_two_state_interval_covers_a_known_population():
-    # 200 telegraph processes with population 0.2: 95 % intervals miss 5 % +- 1.5 % of them; more than 12 % has a false
-    # alarm rate below 1e-4.
-    random = np.random.default_rng(10)
-    missed = 0
-    for _ in range(200):
-        dwell = np.stack([random.exponential(400.0, 20), random.exponential(100.0, 20)], axis=1).ravel()
-        series = np.repeat(np.tile([False, True], 20), np.maximum(1, dwell.round().astype(int)))[:6000]
-        found = metrics.two_state_interval(series, 1.0, seed=1, n_draws=2000)
-        missed += not found["low"] < 0.2 < found["high"]
-    assert missed < 24
-    assert set(found) >= {"population", "dwell_inside", "dwell_outside", "relaxation", "n_entries", "n_exits"}
-    with pytest.raises(LatentError, match="must cross both ways"):
-        metrics.two_state_interval(np.zeros(10, dtype=bool), 1.0, seed=1)
-
-
-def test_core_states_ignore_recrossings():
-    position = np.array([0.5, -1.0, 0.2, -0.1, 0.3, 1.0, -0.5, 0.4, -1.2])
-    states = metrics.core_states(position > 0.9, position < -0.9)
-    assert states.astype(int).tolist() == [0, 0, 0, 0, 0, 1, 1, 1, 0]
-    with pytest.raises(LatentError, match="must not share a frame"):
-        metrics.core_states(position > 0, position > 0.4)
-
-
 def test_metrics_need_no_torch():
-    # The package may import torch; this module and what it stands on must not.
-    for module in (metrics, geometry):
-        source = Path(module.__file__).read_text(encoding="utf-8")
+    # The package may import torch; these modules and what they stand on must not.
+    for path in [Path(geometry.__file__), *Path(metrics.__file__).parent.glob("*.py")]:
+        source = path.read_text(encoding="utf-8")
         assert "import torch" not in source
         assert "from torch" not in source
+
+
+def test_coordinate_jsd_agrees_with_histograms_by_numpy():
+    """Oracle: np.histogram and SciPy, coordinate by coordinate."""
+    random = np.random.default_rng(1)
+    first, second = random.normal(0.0, 1.0, (3000, 4, 3)), random.normal(0.2, 1.3, (2000, 4, 3))
+    expected = []
+    for a, b in zip(first.reshape(3000, -1).T, second.reshape(2000, -1).T, strict=True):
+        edges = np.linspace(min(a.min(), b.min()), max(a.max(), b.max()), metrics.COORDINATE_BINS + 1)
+        expected.append(jensenshannon(np.histogram(a, edges)[0], np.histogram(b, edges)[0]) ** 2)
+    assert np.isclose(metrics.coordinate_jsd(first, second, None), np.mean(expected), rtol=1e-9)
+    constant = np.zeros((5, 2, 3))
+    assert metrics.coordinate_jsd(constant, constant, None) == 0.0
+
+
+def test_dihedral_jsd_agrees_with_histograms_by_numpy():
+    """Oracle: np.histogram and SciPy, torsion by torsion, at 100 and 36 bins; counts of blocks add up."""
+    random = np.random.default_rng(2)
+    first, second = random.vonmises(0.0, 2.0, (3000, 3)), random.vonmises([0.0, 0.5, 2.0], 2.0, (2000, 3))
+    for bins in (100, 36):
+        edges = np.linspace(-np.pi, np.pi, bins + 1)
+        expected = [
+            jensenshannon(np.histogram(a, edges)[0], np.histogram(b, edges)[0]) ** 2
+            for a, b in zip(first.T, second.T, strict=True)
+        ]
+        assert np.allclose(metrics.dihedral_jsd(first, second, bins), expected)
+    blocks = metrics.contiguous_blocks([first], 7)
+    assert np.array_equal(sum(metrics.dihedral_counts(block) for block in blocks), metrics.dihedral_counts(first))
+    with pytest.raises(LatentError, match="angles must hold the 3 torsions of reference, got 2"):
+        metrics.dihedral_jsd(first[:, :2], second)
+    with pytest.raises(LatentError, match=r"angles must have shape \(n_frames, n_torsions\)"):
+        metrics.dihedral_counts(np.zeros((0, 3)))
+    with pytest.raises(LatentError, match="angles must be finite"):
+        metrics.dihedral_counts(np.full((4, 1), np.nan))
+
+
+def test_free_energy_of_a_harmonic_well():
+    """Closed form: a Gaussian has the free energy kT x^2 / 2 above its peak."""
+    edges = np.linspace(-2.0, 2.0, 41)
+    centres = 0.5 * (edges[1:] + edges[:-1])
+    surface = metrics.free_energy(np.exp(-0.5 * centres**2), 300.0)
+    expected = 0.5 * 0.00831446261815324 * 300.0 * centres**2
+    assert np.allclose(surface, expected - expected.min())
+    assert np.isinf(metrics.free_energy(np.array([1, 0]), 300.0)[1])
+    with pytest.raises(LatentError, match="temperature must be positive"):
+        metrics.free_energy(np.ones(3), 0.0)
+    with pytest.raises(LatentError, match="counts must not be empty"):
+        metrics.free_energy(np.zeros(3), 300.0)
+
+
+def test_a_product_of_marginals_shows_in_the_surface():
+    """A cheat: right marginals, no coupling. Closed form: two coupled corners against four, JSD 0.216 nats."""
+    random = np.random.default_rng(3)
+    side = random.choice([-1.0, 1.0], 20_000)
+    angles = np.stack([side, side], axis=1) + random.uniform(-0.01, 0.01, (20_000, 2))
+    drawn = metrics.product_of_marginals(angles, 20_000, seed=1)
+    # Bins of 0.13 rad: each corner falls into few cells, all well filled. Each JSD's bias is below 1e-3.
+    assert metrics.dihedral_jsd(drawn, angles).max() < 1e-3
+    middle = np.array([0.375, 0.125, 0.125, 0.375])
+    expected = 0.5 * np.log(0.5 / 0.375) + 0.5 * (0.25 * np.log(0.25 / middle)).sum()
+    assert np.isclose(metrics.ramachandran_jsd(drawn, angles), expected, atol=0.01)

@@ -43,8 +43,11 @@ def contact_frequencies(positions: np.ndarray, pairs: np.ndarray, cutoff: float 
     frames = checked_frames(positions)
     indices = np.asarray(pairs, dtype=np.int32)
     require(
-        indices.ndim == 2 and indices.shape[1] == 2 and indices.size > 0 and indices.max() < frames.shape[1],
-        f"pairs must have shape (n_pairs, 2) and indices below {frames.shape[1]}, got {indices.shape}; "
+        indices.ndim == 2
+        and indices.shape[1] == 2
+        and indices.size > 0
+        and 0 <= indices.min() <= indices.max() < frames.shape[1],
+        f"pairs must have shape (n_pairs, 2) and indices from 0 to {frames.shape[1] - 1}, got {indices.shape}; "
         "contacts need a chain longer than the sequence separation",
     )
     together = np.zeros(len(indices), dtype=np.int64)
@@ -76,7 +79,7 @@ def contact_correlation(
 
     Source: METRICS "contact correlation".
     """
-    pairs = contact_pairs(np.shape(positions)[1], separation)
+    pairs = contact_pairs(checked_frames(positions).shape[1], separation)
     return pearson(*(contact_frequencies(frames, pairs, cutoff) for frames in (positions, reference)))
 
 

@@ -131,7 +131,7 @@ def ramachandran_counts(angles: np.ndarray, bins: int = RAMACHANDRAN_BINS) -> np
     array, (bins, bins); first axis phi, second psi
     """
     edges = np.linspace(-np.pi, np.pi, bins + 1)
-    wrapped = _wrapped(angles)
+    wrapped = _wrapped(_checked_angles(angles))
     require(
         wrapped.ndim == 2 and wrapped.shape[1] == 2,
         f"angles must have shape (n_frames, 2) [rad], got {wrapped.shape}; pass phi and psi of one residue",

@@ -173,7 +173,11 @@ def block_bootstrap_interval(
 
 
 def two_state_interval(
-    is_inside: np.ndarray, frame_spacing: float, seed: int, confidence: float = 0.95, n_draws: int = 20000
+    is_inside: np.ndarray | Sequence[np.ndarray],
+    frame_spacing: float,
+    seed: int,
+    confidence: float = 0.95,
+    n_draws: int = 20000,
 ) -> dict[str, float]:
     """Return population, mean dwell times and an interval from the dwell times of a two-state process.
 
@@ -183,7 +187,8 @@ def two_state_interval(
 
     Parameters
     ----------
-    is_inside : array of bool, (n_frames,)
+    is_inside : array of bool, (n_frames,), or list of such
+        A list holds runs; no crossing is counted from one to the next.
     frame_spacing : float [ps]
 
     Returns
@@ -195,8 +200,9 @@ def two_state_interval(
     LatentError
         The series has no entry or no exit.
     """
-    inside = np.asarray(is_inside, dtype=bool)
-    steps = np.diff(inside.astype(np.int64))
+    runs = [np.asarray(run, dtype=bool) for run in ([is_inside] if np.ndim(is_inside[0]) == 0 else is_inside)]
+    inside = np.concatenate(runs)
+    steps = np.concatenate([np.diff(run.astype(np.int64)) for run in runs])
     n_entries, n_exits = int((steps > 0).sum()), int((steps < 0).sum())
     require(
         n_entries > 0 and n_exits > 0,

@@ -35,7 +35,7 @@ def lagged_covariances(segments: Sequence[np.ndarray], lag_frames: int) -> Any:
     Raises
     ------
     LatentError
-        No segment is longer than the lag.
+        No segment is longer than the lag, a feature is NaN or infinite, or nothing varies.
     """
     from deeptime.covariance import Covariance
 
@@ -53,7 +53,14 @@ def lagged_covariances(segments: Sequence[np.ndarray], lag_frames: int) -> Any:
             stop = min(start + size, len(series) - lagtime)
             pairs = series[start:stop], series[start + lagtime : stop + lagtime]
             estimator.partial_fit(tuple(side.astype(np.float64) for side in pairs))
-    return estimator.fetch_model()
+    model = estimator.fetch_model()
+    variances = np.diag(model.cov_00)
+    require(bool(np.isfinite(variances).all()), "segments must be finite, got NaN or infinity; leave such frames out")
+    require(
+        bool((variances > 1e-20 * (np.asarray(model.mean_0) ** 2 + 1e-280)).any()),
+        "segments must vary, got constant features; what never moves has no slow coordinate",
+    )
+    return model
 
 
 def tica_timescales(segments: Sequence[np.ndarray], lag_frames: int, frame_spacing: float, n: int = 4) -> np.ndarray:
@@ -184,6 +191,11 @@ def cluster_centres(features: np.ndarray, n_states: int, seed: int, n_iterations
     -------
     array, (n_states, n_features)
 
+    Raises
+    ------
+    LatentError
+        Fewer different frames than states.
+
     Source: D. Arthur and S. Vassilvitskii, SODA 2007 (k-means++).
     """
     random = np.random.default_rng(seed)
@@ -191,6 +203,11 @@ def cluster_centres(features: np.ndarray, n_states: int, seed: int, n_iterations
     centres = points[random.integers(len(points))][None]
     nearest = ((points - centres[0]) ** 2).sum(axis=1)
     while len(centres) < n_states:
+        require(
+            nearest.sum() > 0,
+            f"n_states must not exceed the different frames of features, got {n_states} for {len(centres)}; "
+            "ask for fewer states",
+        )
         chosen = points[random.choice(len(points), p=nearest / nearest.sum())]
         centres = np.concatenate([centres, chosen[None]])
         nearest = np.minimum(nearest, ((points - chosen) ** 2).sum(axis=1))
@@ -210,6 +227,27 @@ def assign_states(features: np.ndarray, centres: np.ndarray) -> np.ndarray:
     points, centres = np.asarray(features, dtype=np.float64), np.asarray(centres, dtype=np.float64)
     # |x - c|^2 without the |x|^2 that all centres share: (n_frames, n_states)
     return np.argmin((centres**2).sum(axis=1) - 2.0 * points @ centres.T, axis=1)
+
+
+def slow_cores(series: Sequence[np.ndarray], seed: int) -> tuple[float, float]:
+    """Return two thresholds on a slow coordinate: below the first and above the second lie the cores of two states.
+
+    They are the centres of two clusters. `core_states(x > high, x < low)` gives the states of a run, the same for the
+    reference and the sample, and `two_state_interval` their populations and rates.
+
+    Parameters
+    ----------
+    series : list of array, (n_frames,)
+        The slowest TICA coordinate of the reference.
+    seed : int
+
+    Returns
+    -------
+    (low, high), in the unit of the coordinate
+    """
+    points = np.concatenate([np.ravel(run) for run in series])[:, None]
+    low, high = np.sort(cluster_centres(points, 2, seed)[:, 0])
+    return float(low), float(high)
 
 
 def lagged_pair_counts(state_segments: Sequence[np.ndarray], lag_frames: int, n_states: int) -> np.ndarray:

@@ -26,7 +26,7 @@ def t_rmsd(positions: np.ndarray, *, is_superposed: bool = False) -> np.ndarray:
     -------
     array, (n_frames,) [nm]; the first is 0
     """
-    first = np.asarray(positions[0], dtype=np.float64)
+    first = np.asarray(checked_frames(positions)[0], dtype=np.float64)
     squares = [
         ((piece - first) ** 2).sum(axis=2).mean(axis=1)
         for piece in frame_chunks(positions, None if is_superposed else first)
@@ -162,6 +162,8 @@ def mode_contributions(segments: Sequence[np.ndarray], lag_frames: int, n_modes:
     flat = [checked_frames(run, "segments").reshape(len(run), -1) for run in segments]
     covariances = lagged_covariances(flat, lag_frames)
     model = TICA(lagtime=int(lag_frames), dim=n_modes, scaling=None).fit(covariances).fetch_model()
+    n_found = model.instantaneous_coefficients.shape[1]
+    require(n_found >= n_modes, f"n_modes must not exceed the {n_found} modes of these segments, got {n_modes}")
     # Covariance of coordinate and mode: what moves with the mode, not how it is read off (n_coordinates, n_modes).
     moved = covariances.cov_00 @ model.instantaneous_coefficients[:, :n_modes]
     shares = (moved.T.reshape(n_modes, -1, 3) ** 2).sum(axis=2)

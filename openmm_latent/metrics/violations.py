@@ -130,7 +130,7 @@ def chirality_violations(positions: np.ndarray, centres: np.ndarray, structure: 
     -------
     array of int, (n_frames,)
     """
-    indices = _groups(centres, "centres", np.shape(positions)[1])
+    indices = _groups(centres, "centres", checked_frames(positions).shape[1])
     right = np.sign(_triple_products(np.asarray(structure, dtype=np.float64)[None], indices))
     require(bool((right != 0).all()), "structure must have a hand at each centre, got a planar one; check `centres`")
     wrong = [(_triple_products(piece, indices) * right <= 0).sum(axis=1) for piece in frame_chunks(positions)]
@@ -161,7 +161,7 @@ def omega_violations(
     dict of array of int, (n_frames,): flipped (nearer to the other form), twisted (the right form, but further from
     planar than `max_deviation`)
     """
-    indices = _groups(omegas, "omegas", np.shape(positions)[1])
+    indices = _groups(omegas, "omegas", checked_frames(positions).shape[1])
     is_trans = np.abs(dihedrals(structure, indices)) > np.pi / 2
     flipped, twisted = [], []
     for piece in frame_chunks(positions):
@@ -178,6 +178,6 @@ def _groups(groups: np.ndarray, name: str, n_atoms: int) -> np.ndarray:
     require(
         indices.shape[1] == 4 and (indices.size == 0 or (indices.min() >= 0 and indices.max() < n_atoms)),
         f"{name} must have shape (n, 4) and indices from 0 to {n_atoms - 1}, got {indices.shape} with indices up to "
-        f"{indices.max(initial=0)}",
+        f"{indices.max(initial=0)}; number the atoms as the positions do",
     )
     return indices

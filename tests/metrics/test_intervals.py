@@ -35,6 +35,17 @@ def test_two_state_interval_covers_a_known_population():
         metrics.two_state_interval(np.zeros(10, dtype=bool), 1.0, seed=1)
 
 
+def test_runs_are_not_joined_into_crossings():
+    """Closed form: two runs with one entry and one exit each; end to end they would have one more of each."""
+    run = np.array([0, 0, 1, 1, 1, 0], dtype=bool)
+    found = metrics.two_state_interval([run, ~run], 2.0, seed=1)
+    assert (found["n_entries"], found["n_exits"]) == (2, 2)
+    assert found["population"] == 0.5
+    assert found["dwell_inside"] == 6.0
+    joined = metrics.two_state_interval(np.concatenate([run, ~run]), 2.0, seed=1)
+    assert (joined["n_entries"], joined["n_exits"]) == (3, 2)
+
+
 def test_core_states_ignore_recrossings():
     position = np.array([0.5, -1.0, 0.2, -0.1, 0.3, 1.0, -0.5, 0.4, -1.2])
     states = metrics.core_states(position > 0.9, position < -0.9)

@@ -90,3 +90,28 @@ def test_long_runs_are_taken_in_pieces(monkeypatch):
     whole = metrics.tica_timescales(segments, 5, 1.0, n=2)
     monkeypatch.setattr("openmm_latent.metrics.kinetics._CHUNK_FEATURES", 500)
     assert np.allclose(metrics.tica_timescales(segments, 5, 1.0, n=2), whole, rtol=1e-9)
+
+
+def test_cores_of_two_states():
+    """Closed form: two narrow wells at -1 and 2, recrossed at the top; populations and rates follow from the cores."""
+    random = np.random.default_rng(9)
+    wells = np.repeat(np.tile([-1.0, 2.0], 20), 50)
+    series = wells + 0.1 * random.standard_normal(2000)
+    series[::50] = 0.5 + 0.01 * random.standard_normal(40)
+    low, high = metrics.slow_cores([series[:1000], series[1000:]], seed=1)
+    assert np.allclose([low, high], [-1.0, 2.0], atol=0.1)
+    runs = [metrics.core_states(run > high, run < low) for run in (series[:1000], series[1000:])]
+    found = metrics.two_state_interval(runs, 1.0, seed=1)
+    # 39 crossings, of which one lies between the runs.
+    assert (found["n_entries"], found["n_exits"]) == (20, 18)
+    assert np.isclose(found["population"], 0.5, atol=0.01)
+
+
+def test_what_has_no_slow_coordinate_is_told_in_a_sentence():
+    for constant in (np.zeros((50, 2)), np.full((50, 2), 0.1)):
+        with pytest.raises(LatentError, match="segments must vary, got constant features"):
+            metrics.tica_timescales([constant], 5, 1.0)
+    with pytest.raises(LatentError, match="segments must be finite"):
+        metrics.tica_timescales([np.full((50, 2), np.nan)], 5, 1.0)
+    with pytest.raises(LatentError, match="n_states must not exceed the different frames of features, got 3 for 2"):
+        metrics.cluster_centres(np.array([[0.0], [1.0], [1.0]]), 3, seed=1)

@@ -26,15 +26,15 @@ def product_of_marginals(angles: np.ndarray, n_samples: int, seed: int) -> np.nd
     return np.stack(columns, axis=1)
 
 
-def cartesian_gaussian(positions: np.ndarray, structure: np.ndarray, n_samples: int, seed: int) -> np.ndarray:
+def cartesian_gaussian(positions: np.ndarray, structure: np.ndarray | None, n_samples: int, seed: int) -> np.ndarray:
     """Draw from the Gaussian with the mean and covariance of the superposed positions.
 
     Parameters
     ----------
     positions : array, (n_frames, n_atoms, 3) [nm]
         Of the training part. Of a long run of a large molecule, as many frames are drawn as fill 200 MB.
-    structure : array, (n_atoms, 3) [nm]
-        That the frames are superposed on.
+    structure : array, (n_atoms, 3) [nm], or None
+        That the frames are superposed on; None takes them as they lie.
 
     Returns
     -------

@@ -7,8 +7,8 @@
 | principal | principal components: W2, similarity, state recovery |
 | contacts | contact frequencies, weak and transient contacts, the pocket of a ligand |
 | targets | correlations over targets, global and per target |
-| kinetics | TICA timescales, states, lagged pairs, modes |
-| motion | RMSD with time, changes from a start |
+| kinetics | TICA timescales, states, lagged pairs |
+| motion | RMSD with time, changes from a start, residues in slow modes |
 | backmapping | bond graphs (GED, GDR), bond lengths, diversity |
 | violations | clashes, chirality, omega |
 | sample_size | effective sample size, per second and per force evaluation |

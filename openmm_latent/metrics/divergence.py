@@ -193,7 +193,7 @@ def coordinate_jsd(positions: np.ndarray, reference: np.ndarray, structure: np.n
     Source: METRICS "coordinate JSD" (GLDP's own definition is unpublished).
     """
     sets = checked_frames(positions), checked_frames(reference, "reference", np.shape(positions)[1])
-    low, high = np.inf, -np.inf
+    low, high = np.full(sets[0].shape[1:], np.inf), np.full(sets[0].shape[1:], -np.inf)
     for frames in sets:
         for piece in frame_chunks(frames, structure):
             low, high = np.minimum(low, piece.min(axis=0)), np.maximum(high, piece.max(axis=0))

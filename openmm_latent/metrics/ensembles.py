@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from openmm_latent.errors import require
-from openmm_latent.metrics.chunks import frame_chunks, subset
+from openmm_latent.metrics.chunks import checked_frames, frame_chunks, subset
 
 #: Frames of each set that mean pairwise RMSDs are taken over.
 PAIRWISE_FRAMES = 500
@@ -31,16 +31,16 @@ def atom_moments(positions: np.ndarray, structure: np.ndarray | None) -> tuple[n
     mean : array, (n_atoms, 3) [nm]
     covariance : array, (n_atoms, 3, 3) [nm^2]
     """
-    total, squares, n_frames, origin = 0.0, 0.0, 0, None
-    for frames in frame_chunks(positions, structure):
-        # Sums about a frame, not about the origin: squares of small numbers lose no digits.
-        origin = frames[0] if origin is None else origin
-        by_atom = (frames - origin).transpose(1, 0, 2)  # (n_atoms, n_frames, 3)
-        total = total + by_atom.sum(axis=1)
-        squares = squares + by_atom.transpose(0, 2, 1) @ by_atom
-        n_frames += len(frames)
-    mean = total / n_frames
-    return origin + mean, squares / n_frames - mean[:, :, None] * mean[:, None, :]
+    frames = checked_frames(positions)
+    # Sums about a frame, not about the origin: squares of small numbers lose no digits.
+    origin = next(frame_chunks(frames[:1], structure))[0]
+    total, squares = np.zeros((len(origin), 3)), np.zeros((len(origin), 3, 3))
+    for piece in frame_chunks(frames, structure):
+        by_atom = (piece - origin).transpose(1, 0, 2)  # (n_atoms, n_frames, 3)
+        total += by_atom.sum(axis=1)
+        squares += by_atom.transpose(0, 2, 1) @ by_atom
+    mean = total / len(frames)
+    return origin + mean, squares / len(frames) - mean[:, :, None] * mean[:, None, :]
 
 
 def rmsf(positions: np.ndarray, structure: np.ndarray | None) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from openmm_latent.errors import require
@@ -84,7 +86,7 @@ def close_fraction(
     return n_close / n_pairs if n_pairs else 0.0
 
 
-def _each(frames: np.ndarray):
+def _each(frames: np.ndarray) -> Iterator[np.ndarray]:
     """Yield frames one by one in double precision, checked to be finite."""
     for piece in frame_chunks(frames):
         yield from piece

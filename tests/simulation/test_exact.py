@@ -73,6 +73,14 @@ def test_what_the_step_size_alone_refuses(bundle, target, setting, range_of_acce
     assert range_of_acceptance[0] < chain.acceptance < range_of_acceptance[1]
 
 
+def test_a_drive_that_blows_up_is_refused(bundle):
+    """Beyond the edge of stability energies reach 1e20 and more: their difference is rounding, of either sign."""
+    setting = replace(kd.LARGE, steps=60, step_size=12 * kd.HUGE.step_size, n_jumps=60)
+    chain = kd.sample(kd.HARMONIC, bundle(kd.HARMONIC), setting, seed=2)
+    assert chain.acceptance == 0.0
+    assert np.abs(chain.displacements).max() < 6.0
+
+
 @pytest.mark.parametrize("independent", [0.1, 0.5, 1.0], ids=["correlated", "less so", "independent"])
 def test_the_judge_passes_an_oracle(independent):
     """Chains of the true density and of the same make (a frame stays, or is new) may fail a 5 % test in 5 % of cases.

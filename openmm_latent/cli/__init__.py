@@ -1,4 +1,4 @@
-"""The command line: `openmm-latent generate | train | inspect | export | simulate | reweight | bind`."""
+"""The command line: `openmm-latent generate | train | inspect | export | simulate | reweight | evaluate | bind`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import typer
 from openmm_latent.cli.bind import bind
 from openmm_latent.cli.common import Command, Group
 from openmm_latent.cli.dataset import dataset_app
+from openmm_latent.cli.evaluate import EvaluateCommand, evaluate
 from openmm_latent.cli.export import export
 from openmm_latent.cli.generate import generate
 from openmm_latent.cli.inspect import inspect
@@ -26,6 +27,7 @@ app = typer.Typer(
 )
 for function in (generate, inspect, export, simulate, reweight, bind):
     app.command(cls=Command)(function)
+app.command(cls=EvaluateCommand)(evaluate)
 app.add_typer(train_app, name="train")
 app.add_typer(dataset_app, name="dataset")
 

@@ -157,6 +157,8 @@ def test_bundle_of_each_propagator_reuses_the_autoencoder_and_jumps(trained, tmp
         expected = model.jump(frames, [], noise)[0]
     assert torch.allclose(jumped, expected, atol=1e-5)
     assert float((jumped - frames).abs().max()) > 1e-3
+    assert bundle.manifest.config["slow_features"] == "torsions"
+    assert bundle.manifest.n_latent == model.n_learned + 2 * len(model.torsions)
     assert bundle.manifest.proposals == ["lag", "independence"]
     assert bundle.manifest.config["proposal_config"]["flattening"] == 0.5
     with torch.no_grad():
@@ -174,6 +176,7 @@ def test_slow_coordinates_and_proposals_are_as_asked(trained, tmp_path, monkeypa
     asked = {
         "n_slow": 1,
         "slow_method": "vamp",
+        "slow_features": "latent",
         "proposal_config": ProposalConfig(kernels=("independence",), n_components=4, n_epochs=2, flattening=0.0),
     }
     koopman_config = {"propagator": "koopman", "propagator_config": PROPAGATOR_CONFIGS["koopman"]}
@@ -184,6 +187,8 @@ def test_slow_coordinates_and_proposals_are_as_asked(trained, tmp_path, monkeypa
     manifest = load_bundle(out).manifest
     assert (manifest.n_slow, manifest.proposals, manifest.noise_sizes["propose"]) == (1, ["independence"], 3)
     assert manifest.config["slow_method"] == "vamp"
+    assert manifest.config["slow_features"] == "latent"
+    assert manifest.n_latent == trained[3].n_learned
 
 
 def test_reference_is_a_frame_on_which_the_data_superposes_clearly():
@@ -200,6 +205,7 @@ def test_reference_is_a_frame_on_which_the_data_superposes_clearly():
     ("arguments", "sentence"),
     [
         ({"propagator": "lstm"}, "propagator must be one of autoregressive, koopman, langevin, got 'lstm'"),
+        ({"slow_features": "contacts"}, "slow_features must be one of auto, torsions, latent, got 'contacts'"),
         ({"config": "huge"}, "config must be one of tiny, paper or a GLDPConfig, got 'huge'"),
         ({"pooling": "all"}, "pooling must be one of blind, residue, sequential, got 'all'"),
         ({"device": "tpu"}, "device must be 'auto', 'cpu' or 'cuda', got 'tpu'"),

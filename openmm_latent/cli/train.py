@@ -42,6 +42,9 @@ def gldp(
     stride: Annotated[int, typer.Option(help="Train on every n-th frame.")] = 1,
     slow: Annotated[int, typer.Option(help="Slow coordinates, on which restraints and the exact mode work.")] = 2,
     slow_method: Annotated[str, typer.Option(help="tica, or vamp for data out of equilibrium.")] = "tica",
+    slow_features: Annotated[
+        str, typer.Option(help="What they are made of: torsions, latent, or auto (torsions up to 200 of them).")
+    ] = "auto",
     proposal: Annotated[
         str, typer.Option(help="What the exact mode proposes: lag (one lag time away), independence or both.")
     ] = "both",
@@ -88,6 +91,7 @@ def gldp(
         progress=True,
         n_slow=slow,
         slow_method=slow_method,
+        slow_features=slow_features,
         proposal_config=proposal_config,
     )
     console.print(f"wrote {out}\nnext: openmm-latent simulate {out} --top {top} --out hybrid", markup=False)

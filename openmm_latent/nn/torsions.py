@@ -37,6 +37,32 @@ def torsion_angles(positions: Tensor, quadruples: Tensor) -> Tensor:
     return torch.atan2(sine, (normal_1 * normal_2).sum(2))
 
 
+def torsion_features(positions: Tensor, quadruples: Tensor) -> Tensor:
+    """Return cosines, then sines, of torsion angles: smooth, where an angle jumps by a turn.
+
+    Parameters
+    ----------
+    positions : Tensor
+        (batch, n_atoms, 3) [nm]
+    quadruples : Tensor of int64
+        (n_torsions, 4)
+
+    Returns
+    -------
+    Tensor
+        (batch, 2 n_torsions)
+    """
+    # one gather, and so one scatter on the way back: (batch, n_torsions, 4, 3)
+    corners = positions[:, quadruples.flatten()].view(positions.shape[0], -1, 4, 3)
+    bond_1, bond_2, bond_3 = (corners[:, :, 1:] - corners[:, :, :3]).unbind(2)
+    normal_1 = torch.linalg.cross(bond_1, bond_2)
+    normal_2 = torch.linalg.cross(bond_2, bond_3)
+    cosine = (normal_1 * normal_2).sum(2)
+    sine = (bond_2 * bond_2).sum(2).sqrt() * (bond_1 * normal_2).sum(2)
+    length = (cosine * cosine + sine * sine).clamp(min=1e-20).sqrt()  # 0 where three atoms lie on a line
+    return torch.cat([cosine / length, sine / length], dim=1)
+
+
 def torsion_loss(angles: Tensor, reference: Tensor) -> Tensor:
     """Return the mean of 1 - cos(difference), (batch, n_torsions) [rad] each; half the square of small errors."""
     return (1.0 - torch.cos(angles - reference)).mean()

@@ -25,11 +25,17 @@ from openmm_latent.errors import require
 from openmm_latent.models.gldp import CONFIGS, GLDP, GLDPConfig
 from openmm_latent.models.gldp.config import POOLINGS
 from openmm_latent.nn.superposition import orientation_gap, superpose
+from openmm_latent.nn.torsions import torsion_features
 from openmm_latent.propagators.proposal import ProposalConfig, fit_proposal
 from openmm_latent.propagators.slow import fit_slow
 from openmm_latent.topology import describe_atoms
 
 PROPAGATORS = ("autoregressive", "koopman", "langevin")
+
+SLOW_FEATURES = ("auto", "torsions", "latent")
+
+#: More torsions than this are too many for slow coordinates to be fitted on.
+_MOST_TORSIONS = 200
 
 #: Autocorrelation that every slow coordinate keeps over the lag at which it is fitted.
 _SLOW_MEMORY = 0.2
@@ -55,6 +61,7 @@ def train_gldp(
     decoder_steps: int | None = None,
     n_slow: int = 2,
     slow_method: str = "tica",
+    slow_features: str = "auto",
     proposal_config: ProposalConfig | None = None,
 ) -> GLDP:
     """Train a model and, where `out` is given, export it.
@@ -83,9 +90,13 @@ def train_gldp(
     encoder_steps, decoder_steps : int, optional
         Instead of the configuration's.
     n_slow : int
-        Slow coordinates, at most n_latent. A drive must bring each of them to its place: few are better.
+        Slow coordinates, at most as many as features. A drive must bring each of them to its place: few are better.
     slow_method : str
         "tica" or "vamp"; the lag is `lag_time`, or less where that outlives one of the slow processes.
+    slow_features : str
+        What slow coordinates are linear in: "torsions" (cosines and sines of phi, psi, omega and chi), "latent" (what
+        the autoencoder learned), or "auto": torsions, where there are between 1 and 200. On the way between two basins,
+        where there is hardly any data, torsions still turn bonds; a learned latent may bend them.
     proposal_config : ProposalConfig, optional
         Of the kernels that propose where the exact mode goes; the lag kernel's lag is `lag_time`.
 
@@ -102,6 +113,10 @@ def train_gldp(
         After Ctrl-C; the same call resumes.
     """
     require(propagator in PROPAGATORS, f"propagator must be one of {', '.join(PROPAGATORS)}, got {propagator!r}")
+    require(
+        slow_features in SLOW_FEATURES,
+        f"slow_features must be one of {', '.join(SLOW_FEATURES)}, got {slow_features!r}",
+    )
     lag_frames = trajectories.lag_frames(lag_time)
     chosen = _resolve_config(config, encoder_steps, decoder_steps)
     if pooling is not None:
@@ -115,9 +130,14 @@ def train_gldp(
         key = _autoencoder_key(trajectories, chosen, seed)
         settings = _PropagatorSettings(propagator, propagator_config, name, lag_frames, seed, key)
         model.set_propagator(_fit_propagator(latents, settings, work.path, resume, progress))
-        model.set_slow(*fit_slow(latents, lag_frames, min(n_slow, model.n_latent), 1e-6, slow_method, _SLOW_MEMORY))
+        uses_torsions = _slow_on_torsions(model, slow_features)
+        features = _torsion_features(model, trajectories) if uses_torsions else latents
+        n_slow = min(n_slow, features[0].shape[1])
+        mean, matrix = fit_slow(features, lag_frames, n_slow, 1e-6, slow_method, _SLOW_MEMORY)
+        model.set_slow(mean, matrix, uses_torsions)
+        slow = [(part - mean) @ matrix.T for part in features]
         proposal_config = ProposalConfig() if proposal_config is None else proposal_config
-        model.set_proposal(_fit_proposal(model, latents, proposal_config, settings, work.path, resume, progress))
+        model.set_proposal(_fit_proposal(model, slow, proposal_config, settings, work.path, resume, progress))
     model.eval()
     model.fold()
     if out is not None:
@@ -125,6 +145,7 @@ def train_gldp(
             "propagator": propagator,
             "propagator_config": _propagator_fit(settings)[1],
             "slow_method": slow_method,
+            "slow_features": "torsions" if uses_torsions else "latent",
             "proposal_config": proposal_config,
         }
         export_gldp(model, trajectories, out, lag_time=lag_time, seed=seed, parts=trained)
@@ -338,18 +359,32 @@ def _fit_propagator(
     return _found_or_fitted(settings.name, train, work / f"{settings.name}-{key}.pt", resume, progress)
 
 
+def _slow_on_torsions(model: GLDP, slow_features: str) -> bool:
+    """Return whether slow coordinates are made of torsions."""
+    n_torsions = len(model.torsions)
+    require(
+        slow_features != "torsions" or n_torsions > 0,
+        "slow_features 'torsions' needs a protein's torsions among the model atoms, which have none; give 'latent'",
+    )
+    return slow_features == "torsions" or (slow_features == "auto" and 1 <= n_torsions <= _MOST_TORSIONS)
+
+
+def _torsion_features(model: GLDP, trajectories: TrajectorySet) -> list[np.ndarray]:
+    """Return cosines and sines of all torsions, (n_frames, 2 n_torsions) a file."""
+    blocks = [torch.as_tensor(part).float().split(8192) for part in trajectories.positions]
+    return [torch.cat([torsion_features(block, model.torsions) for block in part]).numpy() for part in blocks]
+
+
 def _fit_proposal(
     model: GLDP,
-    latents: list[np.ndarray],
+    slow: list[np.ndarray],
     config: ProposalConfig,
     settings: _PropagatorSettings,
     work: Path,
     resume: bool,
     progress: bool,
 ) -> nn.Module:
-    """Return the proposal kernels on the model's slow coordinates, fitted or found."""
-    with torch.no_grad():
-        slow = [model.slow(torch.from_numpy(segment)).numpy() for segment in latents]
+    """Return the proposal kernels on series of the model's slow coordinates, (n_frames, n_slow), fitted or found."""
 
     def train(bar: _ProgressBar) -> nn.Module:
         periods = model.slow_periods()

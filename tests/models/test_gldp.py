@@ -11,6 +11,7 @@ from openmm_latent.model import check_module
 from openmm_latent.models.gldp import CONFIGS, GLDP, GLDPConfig
 from openmm_latent.models.gldp.autoencoder import Pooling, adaptive_windows
 from openmm_latent.nn.superposition import orientation_gap, superpose
+from openmm_latent.nn.torsions import torsion_angles
 from openmm_latent.propagators.proposal import Proposal, ProposalConfig
 from openmm_latent.topology import describe_atoms
 from peptides import capped_alanine_frames, capped_alanine_topology
@@ -277,3 +278,26 @@ def test_reference_on_one_line_is_refused():
 def test_reference_of_another_size_is_refused():
     with pytest.raises(LatentError, match=r"reference must have shape \(n_atoms=10, 3\) \[nm\], got \(9, 3\)"):
         GLDP(CONFIGS["tiny"], ATOMS, np.zeros((9, 3)))
+
+
+def on_torsions(model):
+    """Let the first two torsions' cosines be the slow coordinates."""
+    n_features = 2 * len(model.torsions)
+    model.set_slow(np.zeros(n_features), np.eye(n_features)[:2], uses_torsions=True)
+    return model
+
+
+def test_torsions_behind_the_latent_are_those_of_the_frame_and_of_what_is_decoded(tmp_path):
+    model = on_torsions(make_model())
+    assert model.n_latent == model.n_learned + 2 * len(model.torsions)
+    noise = torch.zeros(len(FRAMES), 0)
+    module = load_bundle(export(model, tmp_path / "adp.latent.pt")).module
+    with torch.no_grad():
+        latent = module.encode(FRAMES)
+        expected = torch.cos(torsion_angles(FRAMES, model.torsions))[:, :2]
+        torch.testing.assert_close(module.slow(latent), expected, atol=1e-5, rtol=0)
+        later = module.propagate(latent, [], noise)[0]
+        placed = module.decode(later, FRAMES, noise)
+        decoded = torch.cos(torsion_angles(placed, model.torsions))[:, :2]
+        torch.testing.assert_close(module.slow(later), decoded, atol=1e-4, rtol=0)
+        torch.testing.assert_close(module.jump(FRAMES, [], noise)[0], placed, atol=1e-6, rtol=0)

@@ -4,7 +4,13 @@ import numpy as np
 import torch
 
 from openmm_latent.geometry import dihedrals
-from openmm_latent.nn.torsions import histogram_divergence, soft_histogram, torsion_angles, torsion_loss
+from openmm_latent.nn.torsions import (
+    histogram_divergence,
+    soft_histogram,
+    torsion_angles,
+    torsion_features,
+    torsion_loss,
+)
 
 
 def test_angles_agree_with_numpy():
@@ -12,6 +18,20 @@ def test_angles_agree_with_numpy():
     quadruples = torch.tensor([[0, 1, 2, 3], [3, 2, 6, 5]])
     expected = dihedrals(positions.numpy(), quadruples.numpy())
     np.testing.assert_allclose(torsion_angles(positions, quadruples).numpy(), expected, atol=1e-12)
+
+
+def test_features_are_cosines_and_sines():
+    positions = torch.randn(50, 7, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    quadruples = torch.tensor([[0, 1, 2, 3], [3, 2, 6, 5]])
+    angles = dihedrals(positions.numpy(), quadruples.numpy())
+    expected = np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
+    np.testing.assert_allclose(torsion_features(positions, quadruples).numpy(), expected, atol=1e-12)
+
+
+def test_features_of_three_atoms_on_a_line_are_finite_and_so_is_their_gradient():
+    line = torch.tensor([[[0.0, 0, 0], [0.1, 0, 0], [0.2, 0, 0], [0.2, 0.1, 0]]], requires_grad=True)
+    features = torsion_features(line, torch.tensor([[0, 1, 2, 3]]))
+    assert bool(torch.isfinite(torch.autograd.grad(features.sum(), line)[0]).all())
 
 
 def test_loss_is_periodic():

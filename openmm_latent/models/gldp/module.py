@@ -14,6 +14,7 @@ from openmm_latent.model import ExplicitLatentModule
 from openmm_latent.models.gldp.autoencoder import Decoder, Encoder, Pooling, SingleFrameEncoder
 from openmm_latent.models.gldp.config import GLDPConfig
 from openmm_latent.nn.superposition import Superposition
+from openmm_latent.nn.torsions import torsion_features
 
 TORSION_KINDS = ("phi", "psi", "omega", "chi1", "chi2", "chi3", "chi4")
 
@@ -39,6 +40,9 @@ class Absent(nn.Module):
 class GLDP(ExplicitLatentModule):
     """Graph autoencoder, propagator in its standardised latent space, slow coordinates and proposals on them.
 
+    What the contract calls the latent is the autoencoder's, `n_learned` wide, and behind it, where the slow coordinates
+    are made of them, cosines and sines of torsion angles. Decoder and propagator see the first part alone.
+
     Parameters
     ----------
     config : GLDPConfig
@@ -55,7 +59,7 @@ class GLDP(ExplicitLatentModule):
     Source: GLDP, ICLR 2026 (openreview AwowReRWXI), on LD-FPG (arXiv 2506.17064).
     """
 
-    __constants__ = ("is_folded",)
+    __constants__ = ("is_folded", "uses_torsions", "n_learned")
 
     def __init__(self, config: GLDPConfig, atoms: list, reference: np.ndarray):
         super().__init__()
@@ -72,7 +76,8 @@ class GLDP(ExplicitLatentModule):
         self.single_frame_encoder: nn.Module = Absent()
         self.is_folded = False
         self.n_atoms = len(atoms)
-        self.n_latent = self.pooling.n_latent
+        self.n_learned = self.n_latent = self.pooling.n_latent
+        self.uses_torsions = False
         self.n_slow = 0
         self.n_propagate_noise = 0
         self.n_decode_noise = 0
@@ -83,19 +88,35 @@ class GLDP(ExplicitLatentModule):
         self.register_buffer("reference_embedding", torch.zeros(self.n_atoms, config.encoder_width))
         self.register_buffer("mean_structure", torch.tensor(reference, dtype=torch.float32))
         self.register_buffer("displacement_scale", torch.ones(()))
-        self.register_buffer("latent_mean", torch.zeros(self.n_latent))
-        self.register_buffer("latent_scale", torch.ones(self.n_latent))
+        self.register_buffer("latent_mean", torch.zeros(self.n_learned))
+        self.register_buffer("latent_scale", torch.ones(self.n_learned))
         self.register_buffer("slow_offset", torch.zeros(0))
-        self.register_buffer("slow_matrix", torch.zeros(0, self.n_latent))
+        self.register_buffer("slow_matrix", torch.zeros(0, self.n_learned))
         self.register_buffer("proposal_weights", torch.zeros(0))
 
+    def jump(
+        self,
+        positions: Tensor,
+        state: List[Tensor],  # noqa: UP006
+        noise: Tensor,
+    ) -> Tuple[Tensor, List[Tensor]]:  # noqa: UP006
+        """Encode, propagate, decode: as the base class does it, without the torsions, which decoding does not read."""
+        learned = self.encode_superposed(self.superposition(positions, self.reference)[0].to(torch.float32))
+        return self.decode(self.propagator(learned, noise), positions, noise), state
+
     def encode(self, positions: Tensor) -> Tensor:
-        """Return the standardised latent, (batch, n_latent), of frames at any place and orientation."""
+        """Return the latent, (batch, n_latent), of frames at any place and orientation."""
         superposed = self.superposition(positions, self.reference)[0].to(torch.float32)
-        return self.encode_superposed(superposed)
+        return self.with_torsions(self.encode_superposed(superposed), positions)
+
+    def with_torsions(self, learned: Tensor, positions: Tensor) -> Tensor:
+        """Put the torsions of a structure behind its learned latent, where slow coordinates need them."""
+        if self.uses_torsions:
+            return torch.cat([learned, torsion_features(positions, self.torsions)], dim=1)
+        return learned
 
     def encode_superposed(self, superposed: Tensor) -> Tensor:
-        """Return the standardised latent of frames that already lie on the reference, (batch, n_atoms, 3) [nm]."""
+        """Return the standardised learned latent of frames that lie on the reference, (batch, n_atoms, 3) [nm]."""
         if self.is_folded and superposed.shape[0] == 1:
             return self.single_frame_encoder(superposed)
         return (self.pooling(self.encoder(superposed)) - self.latent_mean) / self.latent_scale
@@ -109,7 +130,8 @@ class GLDP(ExplicitLatentModule):
 
     def decode_superposed(self, latent: Tensor) -> Tensor:
         """Return the latent's structure as it lies on the reference: (batch, n_atoms, 3) [nm]."""
-        return self.mean_structure + self.displacement_scale * self.decoder(latent, self.reference_embedding)
+        learned = latent[:, : self.n_learned]
+        return self.mean_structure + self.displacement_scale * self.decoder(learned, self.reference_embedding)
 
     def propagate(
         self,
@@ -117,12 +139,16 @@ class GLDP(ExplicitLatentModule):
         state: List[Tensor],  # noqa: UP006
         noise: Tensor,
     ) -> Tuple[Tensor, List[Tensor]]:  # noqa: UP006
-        """Move the latent by one lag time."""
-        return self.propagator(latent, noise), state
+        """Move the latent by one lag time; its torsions become those of the structure it then decodes to."""
+        learned = self.propagator(latent[:, : self.n_learned], noise)
+        if self.uses_torsions:
+            return self.with_torsions(learned, self.decode_superposed(learned)), state
+        return learned, state
 
     def slow(self, latent: Tensor) -> Tensor:
-        """Return the slow coordinates, (batch, n_slow): a linear map of the standardised latent, unit variance."""
-        return nn.functional.linear(latent, self.slow_matrix, self.slow_offset)
+        """Return the slow coordinates, (batch, n_slow): linear in one part of the latent, of unit variance."""
+        part = latent[:, self.n_learned :] if self.uses_torsions else latent
+        return nn.functional.linear(part, self.slow_matrix, self.slow_offset)
 
     def propose(self, slow: Tensor, noise: Tensor) -> Tensor:
         """Draw where to go from slow coordinates (batch, n_slow); noise is (batch, n_propose_noise)."""
@@ -167,7 +193,7 @@ class GLDP(ExplicitLatentModule):
             self.reference_embedding.copy_(self.encoder(self.reference.float().unsqueeze(0))[0])
 
     def set_latent_statistics(self, mean: Tensor, scale: Tensor) -> None:
-        """Set what standardises the latent, in raw latent units: (n_latent,) each."""
+        """Set what standardises the learned latent, in raw latent units: (n_learned,) each."""
         self.latent_mean.copy_(mean)
         self.latent_scale.copy_(scale)
 
@@ -176,16 +202,22 @@ class GLDP(ExplicitLatentModule):
         self.propagator = propagator
         self.n_propagate_noise = int(propagator.n_noise)
 
-    def set_slow(self, mean: np.ndarray, matrix: np.ndarray) -> None:
-        """Set the slow coordinates (latent - mean) @ matrix.T: (n_latent,) and (n_slow, n_latent)."""
+    def set_slow(self, mean: np.ndarray, matrix: np.ndarray, uses_torsions: bool = False) -> None:
+        """Set the slow coordinates (features - mean) @ matrix.T: (n_features,) and (n_slow, n_features).
+
+        The features are the learned latent, or cosines and sines of all torsions.
+        """
+        n_features = 2 * len(self.torsions) if uses_torsions else self.n_learned
         require(
-            matrix.ndim == 2 and matrix.shape[1] == self.n_latent,
-            f"matrix must have shape (n_slow, n_latent={self.n_latent}), got {matrix.shape}",
+            matrix.ndim == 2 and matrix.shape[1] == n_features,
+            f"matrix must have shape (n_slow, n_features={n_features}), got {matrix.shape}",
         )
         device = self.latent_mean.device
         offset = -np.asarray(matrix, dtype=np.float64) @ np.asarray(mean, dtype=np.float64)
         self.slow_offset = torch.tensor(offset, dtype=torch.float32, device=device)
         self.slow_matrix = torch.tensor(matrix, dtype=torch.float32, device=device)
+        self.uses_torsions = uses_torsions
+        self.n_latent = self.n_learned + (n_features if uses_torsions else 0)
         self.n_slow = matrix.shape[0]
 
     def set_proposal(self, proposal: nn.Module) -> None:

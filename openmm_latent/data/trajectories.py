@@ -309,7 +309,18 @@ class _Reader:
             n_seen += len(chunk.positions)
         require(n_seen > 0, f"trajectory file {path} holds no frames; leave it out or write it again")
         stamps = None if any(part is None for part in times) else np.concatenate(times)
-        return np.concatenate(parts), _spacing(path, stamps)
+        return _joined(parts), _spacing(path, stamps)
+
+
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    """Put chunks end to end, emptying the list: a long file never lies in memory twice."""
+    whole = np.empty((sum(map(len, parts)), *parts[0].shape[1:]), dtype=parts[0].dtype)
+    start = 0
+    while parts:
+        part = parts.pop(0)
+        whole[start : start + len(part)] = part
+        start += len(part)
+    return whole
 
 
 def _spacing(path: Path, times: np.ndarray | None) -> float | None:

@@ -21,6 +21,8 @@ from openmm_latent.report.settings import EvaluationSettings
 
 #: Blocks of a bootstrap, about.
 N_BLOCKS = 20
+#: A reference that crosses between its slow states less often is not settled.
+FEWEST_CROSSINGS = 10
 #: Draws of the product of marginals, at most.
 _MARGINAL_FRAMES = 20_000
 
@@ -67,6 +69,7 @@ class Comparison:
         self.lags: list[float] = []
         self.left_out: list[str] = []
         self.cautions: list[str] = []
+        self.is_settled = True
 
     def make_peers(self, wanted: Sequence[str], md: list[Path], training: list[Path]) -> None:
         """Read or draw the peers that were asked for."""
@@ -233,9 +236,12 @@ class Comparison:
         crossed = found.reference.get("slow_crossings")
         if crossed is not None and reference.frame_spacing is not None:
             n = round(crossed * reference.n_frames * reference.frame_spacing * 1e-6)
-            if n < 10:
-                self.cautions.append(
-                    f"The reference crosses between its slow states {n} times only: their population is hardly known."
+            if n < FEWEST_CROSSINGS:
+                self.is_settled = False
+                self.cautions.insert(
+                    0,
+                    f"The reference is not settled: it crosses between its slow states {n} times only (of "
+                    f"{FEWEST_CROSSINGS} that are wanted). Its own halves differ, so a match says little.",
                 )
 
     def _metric(self, key: str, found: Columns) -> Metric:

@@ -148,20 +148,29 @@ def make_ensemble(
     frame_spacing : float [ps], or None
     """
     lengths = tuple(len(run) for run in positions)
-    together = np.empty((sum(lengths), *positions[0].shape[1:]), dtype=np.float32)
     weights = np.zeros(len(structure))
     weights[molecule.trace] = 1.0
-    start = 0
-    while positions:
-        run = positions.pop(0)
-        superpose(run, structure, weights, out=together[start : start + len(run)])
-        start += len(run)
+    together = _joined(positions)
+    superpose(together, structure, weights, out=together)
     angles = np.empty((len(together), len(molecule.quadruples)), dtype=np.float32)
     for begin in range(0, len(together), _CHUNK_FRAMES):
         piece = slice(begin, begin + _CHUNK_FRAMES)
         angles[piece] = dihedrals(together[piece], molecule.quadruples)
     trace = together if len(molecule.trace) == len(molecule.atoms) else together[:, molecule.trace]
     return Ensemble(name, molecule, together, trace, angles, lengths, frame_spacing)
+
+
+def _joined(runs: list[np.ndarray]) -> np.ndarray:
+    """Put runs end to end in single precision, emptying the list: no more than one run lies in memory twice."""
+    if len(runs) == 1 and runs[0].dtype == np.float32:
+        return runs.pop()
+    together = np.empty((sum(map(len, runs)), *runs[0].shape[1:]), dtype=np.float32)
+    start = 0
+    while runs:
+        run = runs.pop(0)
+        together[start : start + len(run)] = run
+        start += len(run)
+    return together
 
 
 @dataclass(frozen=True)

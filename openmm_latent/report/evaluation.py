@@ -98,7 +98,7 @@ def evaluate(
     if "jumps" in tables:
         facts["jumps"] = {key: value for key, value in tables["jumps"].items() if key not in ("work", "is_accepted")}
     facts["seconds"] = round(time.monotonic() - started, 1)
-    return Evaluation(chosen.name, found, facts, work.left_out, work.cautions, drawings)
+    return Evaluation(chosen.name, found, facts, work.left_out, work.cautions, drawings, work.is_settled)
 
 
 def _read_tables(jumps: list[Path], energies: list[Path]) -> dict[str, Any]:

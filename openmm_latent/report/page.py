@@ -143,6 +143,8 @@ def _glance(evaluation: Evaluation) -> str:
     worst = sorted((one for one in judged if one.verdict == "differs"), key=lambda one: -(one.n_floors or 1e9))[:3]
     words = f"<p>Furthest off: {'; '.join(_worst(one) for one in worst)}.</p>" if worst else ""
     shown = [one for key in HEADLINES if (one := evaluation.metric(key)) and one.value is not None][:MOST_HEADLINES]
+    if not evaluation.is_settled:
+        words = f'<p class="warning">{escape(evaluation.cautions[0])}</p>{words}'
     return f"""<div class="card"><p class="headline">{headline}</p>{words}
 <div class="tiles">{"".join(_tile(one) for one in shown)}</div>
 <p class="soft"><strong>✓ matches</strong>: no further from the reference than its own halves are from each other (the
@@ -153,7 +155,7 @@ floor), counting the {100 * CONFIDENCE:g} % interval; <strong>≈ near</strong>:
 
 def _worst(one: Metric) -> str:
     floors = one.n_floors
-    return escape(one.name) + (f" ({floors:.3g} floors)" if floors is not None else " (never in the reference)")
+    return escape(one.name) + (f" ({floors:.3g} floors)" if floors is not None else " (never so in the reference)")
 
 
 def _tile(one: Metric) -> str:
@@ -178,7 +180,7 @@ def _viewer_card(evaluation: Evaluation, payload: dict[str, Any]) -> str:
         for value, words in (("both", "both"), ("reference", names["reference"]), ("sample", names["sample"]))
     )
     backbone = "; backbone only" if payload["is_backbone_only"] else ""
-    return f"""<figure class="card" aria-label="Structure in 3-D">
+    return f"""<figure class="card viewer" aria-label="Structure in 3-D">
 <div class="stage" id="stage" role="img" aria-label="Frames of reference and sample in 3-D, to turn and to play"></div>
 <div class="controls"><button id="play" type="button" aria-pressed="false">Play</button>
 <input id="frame" type="range" min="0" max="{most - 1}" value="0" aria-label="Frame">
@@ -240,26 +242,36 @@ def _table(evaluation: Evaluation) -> str:
             rows += [_row(one, peers) for one in members]
     return f"""<div class="card scroll" tabindex="0" role="region" aria-label="Table of all numbers"><table>
 <thead><tr><th scope="col">Score (open for its definition)</th><th scope="col">{escape(names["sample"])}</th>
-<th scope="col">Floor</th><th scope="col">{escape(names["reference"])}</th>
-<th scope="col" class="verdict">Verdict</th>{heads}</tr></thead>
+<th scope="col" class="verdict">Verdict</th><th scope="col">Floor</th>
+<th scope="col">{escape(names["reference"])}</th>{heads}</tr></thead>
 <tbody>{"".join(rows)}</tbody></table></div>{_peer_words(evaluation)}"""
 
 
 def _row(one: Metric, peers: list[str]) -> str:
     bins = f" Bins: {escape(one.bins)}." if one.bins else ""
     note = f" {escape(one.note)}" if one.note else ""
-    cells = "".join(f"<td>{number(one.peers[peer], one.unit) if peer in one.peers else ''}</td>" for peer in peers)
+    cells = "".join(f"<td>{_peer_cell(one, peer)}</td>" for peer in peers)
     floors = one.n_floors
     is_off = floors is not None and one.verdict != "matches"
     times = f'<span class="range">{floors:.3g} floors</span>' if is_off else ""
     verdict = badge(one.verdict) + times if one.verdict else ""
-    reference = number(one.reference, one.unit) if one.kind == OWN else ""
+    short = one.unit if one.unit == "ps" else ""  # the other units stand in the first column
+    reference = number(one.reference, short) if one.kind == OWN else ""
     what = f"<details><summary>{escape(one.name)}</summary><p>{escape(one.definition)}{bins}{note}</p></details>"
     return f"""<tr><td>{what}</td>
-<td>{number(one.value, one.unit)}<span class="range">{span(one.interval, one.unit)}</span></td>
-<td>{number(one.floor, one.unit)}</td>
-<td>{reference}<span class="range">{span(one.reference_interval, one.unit)}</span></td>
-<td class="verdict">{verdict}</td>{cells}</tr>"""
+<td>{number(one.value, one.unit)}<span class="range">{span(one.interval, short)}</span></td>
+<td class="verdict">{verdict}</td><td>{number(one.floor, short)}</td>
+<td>{reference}<span class="range">{span(one.reference_interval, short)}</span></td>{cells}</tr>"""
+
+
+def _peer_cell(one: Metric, peer: str) -> str:
+    """Return a peer's number with the sign of its own verdict: who matches beside the sample is no worse."""
+    if peer not in one.peers:
+        return ""
+    value = one.peers[peer]
+    verdict = one.verdict_of(value)
+    sign = f' <span class="badge {verdict}" title="{verdict}">{_SIGNS[verdict]}</span>' if verdict else ""
+    return number(value, one.unit if one.unit == "ps" else "") + sign
 
 
 def _peer_words(evaluation: Evaluation) -> str:
@@ -267,7 +279,7 @@ def _peer_words(evaluation: Evaluation) -> str:
     sentences = [f"{TITLES[name]}: {facts['n_frames']} frames, {facts['what']}." for name, facts in told.items()]
     if any("marginals" in one.peers for one in evaluation.metrics):
         sentences.append(
-            "Product of marginals: independent draws of each of the reference's torsions; whoever does not beat it has "
+            "Marginals: independent draws of each of the reference's torsions; whoever does not beat it has "
             "learned no coupling."
         )
     sentences.append(

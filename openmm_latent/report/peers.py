@@ -15,7 +15,7 @@ from openmm_latent.report.ensembles import Ensemble, make_ensemble
 #: Peers by the word that --peers takes.
 PEERS = ("anm", "gaussian", "md")
 #: Columns of the table.
-TITLES = {"md": "plain MD", "anm": "ANM", "gaussian": "Gaussian", "marginals": "product of marginals"}
+TITLES = {"md": "plain MD", "anm": "ANM", "gaussian": "Gaussian", "marginals": "marginals"}
 #: Interaction range of the elastic network, ProDy's default for Cα [Å].
 _ANM_CUTOFF_ANGSTROM = 15.0
 #: Modes that are kept, at most: more hardly move.

@@ -13,8 +13,8 @@ from openmm_latent.report.svg import COLOURS, FAINT, INK, LINES, MARKERS, drawin
 
 #: Free energies are drawn up to this height [kT].
 HIGHEST = 7.0
-#: More torsions than this are drawn as their residues' largest.
-_MANY = 40
+#: Of more torsions than these the worst are drawn.
+_MANY = 20
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ def draw_contacts(drawings: dict[str, Any]) -> Plot:
     )
     axis.plot([0.5, n + 0.5], [0.5, n + 0.5], color=FAINT, linewidth=1)
     names = drawings["names"]
-    axis.set_title(f"above: {names['reference']}   below: {names['sample']}", fontsize=10)
+    axis.set_title(f"above the diagonal: {names['reference']}, below: {names['sample']}", fontsize=10)
     axis.set(xlabel="residue", ylabel="residue")
     made.colorbar(drawn, ax=axis, label="share of frames in contact", shrink=0.9).outline.set_visible(False)
     return Plot(
@@ -174,7 +174,8 @@ def draw_components(drawings: dict[str, Any]) -> Plot:
     made, axis = figure()
     points = drawings["components"]
     for name in [*(n for n in points if n not in ("reference", "sample")), "reference", "sample"]:
-        axis.plot(*points[name].T, MARKERS[name], color=COLOURS[name], markersize=2.4, alpha=0.45,
+        size, alpha = (3.2, 0.8) if name == "sample" else (2.4, 0.4)
+        axis.plot(*points[name].T, MARKERS[name], color=COLOURS[name], markersize=size, alpha=alpha,
                   markeredgewidth=0, label=label(drawings, name), rasterized=True)  # fmt: skip
     axis.set(xlabel="component 1 / nm", ylabel="component 2 / nm")
     legend = axis.legend(markerscale=3)

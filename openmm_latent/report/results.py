@@ -83,21 +83,37 @@ class Metric:
     def verdict_of(self, value: float | None, interval: tuple[float, float] | None = None) -> str:
         """Return the verdict of a value, such as a peer's."""
         deviation, floor = self._deviation(value), self._floor_deviation()
-        if deviation is None or floor is None:
+        if deviation is None or floor is None or not self.has_telling_floor:
             return ""
-        if floor <= 0:
-            # Nothing of the kind happens in the reference: only nothing matches it.
-            return "matches" if deviation <= 0 else "differs"
         if self.kind == OWN and self.reference_interval is not None:
             low, high = interval or (value, value)
             if low <= self.reference_interval[1] and high >= self.reference_interval[0]:  # type: ignore[operator]
                 return "matches"
+        if floor <= 0:
+            return "matches" if deviation <= 0 else "differs"
         nearest = deviation
         if interval is not None and self.kind != OWN:
             nearest = min(deviation, *(self._deviation(end) or 0.0 for end in interval))
         if nearest <= floor:
             return "matches"
         return "near" if deviation <= NEAR_FLOORS * floor else "differs"
+
+    @property
+    def has_telling_floor(self) -> bool:
+        """Whether the reference's halves are alike enough for a verdict.
+
+        They are not where their divergence is above half of what is possible, their agreement below a half, or their
+        own numbers further apart than the reference's is from nothing (or equal by chance, of a number that is not 0).
+        """
+        if self.floor is None:
+            return False
+        if self.kind == AGREEMENT:
+            return self.floor >= 0.5
+        if self.kind == DISTANCE:
+            return "JSD" not in self.name or self.floor <= 0.5 * math.log(2.0)
+        if not self.reference:
+            return self.reference is not None and self.floor == 0
+        return 0 < self.floor <= abs(self.reference)
 
     def _deviation(self, value: float | None) -> float | None:
         if value is None or (self.kind == OWN and self.reference is None):
@@ -126,6 +142,8 @@ class Evaluation:
         Sentences on what was not scored, and why.
     cautions : list of str
         Sentences that a reader must know before quoting a number.
+    is_settled : bool
+        Whether the reference crosses between its slow states often enough to be compared with.
     drawings : dict
         What plots are made of: arrays by plot.
     """
@@ -136,6 +154,7 @@ class Evaluation:
     left_out: list[str]
     cautions: list[str]
     drawings: dict[str, Any]
+    is_settled: bool = True
 
     def metric(self, key: str) -> Metric | None:
         """Return a metric by its key, None where it was left out."""
@@ -152,6 +171,7 @@ class Evaluation:
             "name": self.name,
             **self.facts,
             "confidence_of_intervals": CONFIDENCE,
+            "reference_is_settled": self.is_settled,
             "cautions": self.cautions,
             "left_out": self.left_out,
             "metrics": metrics,

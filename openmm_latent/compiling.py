@@ -122,13 +122,10 @@ def _methods(bundle: Bundle, device: str) -> list[_Method]:
         moved, following = module.jump(positions, list(state), given)
         return (moved, *following)
 
-    def slow(positions: Tensor) -> tuple[Tensor, ...]:
-        return (module.slow(module.encode(positions)),)
-
     def slow_with_gradient(positions: Tensor, target: Tensor, strengths: Tensor) -> tuple[Tensor, ...]:
         with torch.enable_grad():
             followed = positions.detach().requires_grad_(True)
-            coordinates = module.slow(module.encode(followed))
+            (coordinates,) = slow(followed)
             away = coordinates.detach() - target
             pull = strengths * (away - periods * torch.round(away * turns))  # the short way round
             return coordinates.detach(), torch.autograd.grad([coordinates], [followed], [pull])[0]
@@ -153,6 +150,7 @@ def _methods(bundle: Bundle, device: str) -> list[_Method]:
             size = manifest.n_slow
             return near(generator), noise(size, generator), 1.0 + noise(size, generator) ** 2
 
+        slow = _needed_part(lambda positions: (module.slow(module.encode(positions)),), reference)
         methods += [
             _Method("slow", slow, lambda generator: (near(generator),)),
             _Method("slow_with_gradient", slow_with_gradient, draw_pull),
@@ -160,6 +158,42 @@ def _methods(bundle: Bundle, device: str) -> list[_Method]:
         if "propagate" in manifest.capabilities:
             methods.append(_Method("propagate_slow", propagate_slow, positions_noise_state(n_propagate)))
     return methods
+
+
+def _needed_part(function: Callable[..., Any], example: Tensor) -> Callable[..., Any]:
+    """Return a function of positions less what its result does not depend on, still differentiable.
+
+    Slow coordinates may read a part of the latent alone. What makes the other part is left out before gradients are
+    taken: afterwards it would be multiplied by zeros, but it would be computed.
+    """
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    with torch.enable_grad():  # a module may leave out what only gradients need
+        graph = make_fx(function)(example.clone().requires_grad_(True))
+    for node in list(graph.graph.nodes):
+        if node.target is torch.ops.aten.slice.Tensor:
+            node.replace_all_uses_with(_taken_out(node))
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+    return graph
+
+
+def _taken_out(node: Any) -> Any:
+    """Return what a slice takes out: all of its input, whole inputs of a concatenation, or else the slice itself."""
+    defaults: tuple[Any, ...] = (None, 0, None, None, 1)
+    source, dim, *bounds = tuple(node.args) + defaults[len(node.args) :]
+    width = source.meta["val"].shape[dim]
+    start, end, step = slice(*bounds).indices(width)
+    if (start, end, step) == (0, width, 1):
+        return source
+    if source.target is torch.ops.aten.cat.default and (*source.args, 0)[1] == dim and step == 1:
+        sizes = [part.meta["val"].shape[dim] for part in source.args[0]]
+        edges = [sum(sizes[:i]) for i in range(len(sizes) + 1)]
+        if start in edges and end in edges:
+            with node.graph.inserting_before(node):
+                parts = source.args[0][edges.index(start) : edges.index(end)]
+                return node.graph.call_function(torch.ops.aten.cat.default, (parts, dim))
+    return node
 
 
 def _compile(name: str, method: _Method, package: Path) -> None:

@@ -17,7 +17,7 @@ import toys
 from openmm_latent import LatentError, LatentModel
 from openmm_latent.bundle import inspect_bundle, load_bundle, write_compiled
 from openmm_latent.cli import app as command_line
-from openmm_latent.compiling import compile_bundle, made_for
+from openmm_latent.compiling import _methods, compile_bundle, made_for
 
 pytestmark = [
     pytest.mark.slow,
@@ -93,6 +93,37 @@ def test_compiled_forces_are_the_energy_s_derivative(torsions):
                 energies.append(context.getState(energy=True).getPotentialEnergy()._value)
             worst = max(worst, abs(forces[atom, axis] + (energies[0] - energies[1]) / (2 * step)))
     assert worst < 2e-3 * np.abs(forces).max()
+
+
+def test_what_the_slow_coordinates_do_not_read_is_left_out(tmp_path):
+    """A latent of two parts, of which slow reads the second: its gradient needs no call of the first's functions."""
+
+    class TwoParts(toys.Identity):
+        def __init__(self) -> None:
+            super().__init__(10)
+            self.n_latent = 3
+
+        def encode(self, positions: Tensor) -> Tensor:
+            """The largest singular values, and a squared distance."""
+            distance = (positions[:, 0] - positions[:, 5]).pow(2).sum(1, keepdim=True)
+            return torch.cat([torch.linalg.svdvals(positions)[:, :2], distance], dim=1)
+
+        def slow(self, latent: Tensor) -> Tensor:
+            """The distance."""
+            return latent[:, 2:]
+
+    bundle = load_bundle(toys.export_toy(TwoParts(), tmp_path / "two.latent.pt", *toys.load_adp()))
+    methods = {method.name: method for method in _methods(bundle, "cpu")}
+    called = {str(node.target) for node in methods["slow"].function.graph.nodes}
+    assert "aten.pow.Tensor_Scalar" in called
+    assert not any("svd" in name for name in called)
+    inputs = methods["slow_with_gradient"].draw(torch.Generator().manual_seed(1))
+    positions = inputs[0].clone().requires_grad_(True)
+    slow = bundle.module.slow(bundle.module.encode(positions))
+    pull = inputs[2] * (slow.detach() - inputs[1])
+    expected = torch.autograd.grad([slow], [positions], [pull])[0]
+    found = methods["slow_with_gradient"].function(*inputs)
+    torch.testing.assert_close(found, (slow.detach(), expected))
 
 
 def jumps(bundle, runner, n_steps=6):

@@ -207,6 +207,7 @@ def summary(whole: list[dict], parts: list[dict]) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first-seed", type=int, default=4, help="1 to 3 were seen while the rules were made")
     parser.add_argument("--duration", type=float, default=120_000.0, help="[ps] of relaxation a seed")
     parser.add_argument("--umbrella-duration", type=float, default=500.0, help="[ps] a window and seed, reference")
     parser.add_argument("--work", type=Path, default=Path("benchmark_output/reweight_adp"))
@@ -220,7 +221,7 @@ def main() -> None:
     torsions = TorsionTable.from_topology(DATA / "adp.pdb")
     truth = reference["free_energy_kcal"]
     whole, parts, seconds, runs = [], [], [], []
-    for seed in range(1, options.seeds + 1):
+    for seed in range(options.first_seed, options.first_seed + options.seeds):
         folder = options.work / f"seed_{seed}"
         seconds.append(round(simulate(bundle, folder, seed, options.duration)))
         read = read_hybrid_run(find_runs([folder])[0], torsions)

@@ -205,7 +205,8 @@ CATALOGUE: dict[str, Definition] = {
         "First component, |cosine|",
         "",
         AGREEMENT,
-        "Absolute cosine of the two first principal components; {trace}.",
+        "Absolute cosine of the two first principal components, which says little where the second is nearly as "
+        "large; {trace}.",
     ),
     "state_jsd": Definition(
         _COMPONENTS,

@@ -261,7 +261,32 @@ def slow_intervals(sample: Ensemble, slow: SlowCoordinates, seed: int, n_blocks:
             lambda c: metrics.timescale_along(c, n_lag, spacing), blocks, seed=seed, n_resamples=200
         )
         found["slow_timescale"] = (max(0.0, low), high)
+        segments = [sample.features[a:b] for a, b in block_edges(sample.lengths, n_blocks)]
+        moments = [_lagged_moments(segment, n_lag) for segment in segments]
+        low, high = metrics.bootstrap_interval(
+            lambda c: _slowest_timescale(c) * n_lag * spacing, moments, seed=seed, n_resamples=200
+        )
+        found["t1"] = (max(0.0, low), high)
     return found
+
+
+def _lagged_moments(segment: np.ndarray, lag_frames: int) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
+    """Return what blocks add up to a TICA: pairs, and sums of features, of their products, of lagged products."""
+    now, later = segment[:-lag_frames].astype(np.float64), segment[lag_frames:].astype(np.float64)
+    products = 0.5 * (now.T @ now + later.T @ later)
+    lagged = 0.5 * (now.T @ later + later.T @ now)
+    return len(now), 0.5 * (now.sum(axis=0) + later.sum(axis=0)), products, lagged
+
+
+def _slowest_timescale(moments: list[tuple[int, np.ndarray, np.ndarray, np.ndarray]]) -> float:
+    """Return -1 / ln|lambda1| of the reversible TICA of several blocks together [lags], as `tica_timescales` has it."""
+    n = sum(one[0] for one in moments)
+    mean, products, lagged = (sum(one[k] for one in moments) / n for k in (1, 2, 3))
+    variances, vectors = np.linalg.eigh(products - np.outer(mean, mean))
+    kept = variances > 1e-6
+    whitening = vectors[:, kept] / np.sqrt(variances[kept])
+    largest = np.abs(np.linalg.eigvalsh(whitening.T @ (lagged - np.outer(mean, mean)) @ whitening)).max()
+    return float(-1.0 / np.log(np.clip(largest, 1e-12, 1.0 - 1e-12)))
 
 
 def start_scores(sample: Ensemble, reference: Ensemble) -> dict[str, float]:

@@ -58,6 +58,7 @@ function restyle() {
 async function showFrame(number) {
   report.frame = number;
   byId("frame").value = number;
+  byId("stage").dataset.frame = number;
   byId("frame-words").textContent = "frame " + (number + 1);
   for (const model of Object.values(report.models)) {
     await model.setFrame(Math.min(number, model.getNumFrames() - 1), report.viewer);
@@ -87,7 +88,7 @@ function startViewer() {
   byId("play").addEventListener("click", () => play(timer === null));
   document.querySelectorAll("input[name=shown]").forEach((one) => one.addEventListener("change", restyle));
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", restyle);
-  return showFrame(0).then(() => { report.viewer.zoomTo(); report.viewer.render(); report.isReady = true; });
+  return showFrame(0).then(() => { report.viewer.zoomTo(); report.viewer.render(); byId("stage").dataset.ready = "yes"; });
 }
 
 try {

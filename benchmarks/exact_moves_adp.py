@@ -1,8 +1,8 @@
 """Accepted basin-to-basin moves per CPU-second on alanine dipeptide: learned coordinates against phi, psi by hand.
 
-The same exact mode, at driven lengths from 50 to 1000 steps, with the GLDP bundle of examples/data and with phi and psi
-as coordinates (torsion_model.py, trained on the same data), each at its own best width out of a few, found beforehand
-with other seeds; and plain MD, whose moves are its crossings. Basins: beta and alpha_R (phi < 0, psi above or below 60
+The same exact mode, at driven lengths from 50 to 1000 steps of 4 fs, with the GLDP bundle of examples/data and with phi
+and psi as coordinates (torsion_model.py, trained on the same data), both compiled, each at its own best width out of the
+same few, found beforehand with other seeds; and plain MD, whose moves are its crossings. Basins: beta and alpha_R (phi < 0, psi above or below 60
 degrees) and phi > 0. A move counts when a jump is accepted and its ends are in different basins.
 
     python benchmarks/exact_moves_adp.py [--cpu-seconds 30]
@@ -15,17 +15,18 @@ import numpy as np
 import torch
 from adp_comparators import PHI, PSI, TIMESTEP, read_system
 from adp_comparators import make_simulation as make_plain
-from adp_walkers import RELAXATION, make_simulation
+from adp_walkers import RELAXATION, WORK, make_simulation
 from results import write_results
 from torsion_model import DATA
 from torsion_model import OUT as TORSIONS
 from torsion_model import make_bundle as make_torsion_bundle
 
+from openmm_latent.compiling import compile_bundle
 from openmm_latent.geometry import dihedrals
 
 LENGTHS = (50, 100, 200, 500, 1000)
-SIGMAS = {"learned": (0.1, 0.2), "phi, psi": (0.1, 0.2)}
-STEPS_PER_PERTURBATION = 2
+SIGMAS = (0.1, 0.15, 0.2)
+STEPS_PER_PERTURBATION = 1
 
 
 def basin(positions: np.ndarray) -> int:
@@ -84,14 +85,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    if not TORSIONS.exists():
-        make_torsion_bundle(TORSIONS)
-    bundles = {"learned": DATA / "adp.latent.pt", "phi, psi": TORSIONS}
+    make_torsion_bundle(TORSIONS)
+    bundles = {"learned": WORK / "learned.latent.pt", "phi, psi": TORSIONS}
+    compile_bundle(DATA / "adp.latent.pt", bundles["learned"])
+    compile_bundle(TORSIONS, TORSIONS)
     chosen = {}
     for name, bundle in bundles.items():  # widths with other seeds, at one length
         trials = {
-            s: moves(bundle, options.cpu_seconds / 2, options.seed + 100, drivenSteps=200, sigma=s)
-            for s in SIGMAS[name]
+            s: moves(bundle, options.cpu_seconds / 2, options.seed + 100, drivenSteps=200, sigma=s) for s in SIGMAS
         }
         chosen[name] = max(trials, key=lambda s: trials[s]["moves_per_cpu_second"])
         print(name, trials, flush=True)

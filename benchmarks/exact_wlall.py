@@ -24,6 +24,7 @@ from openmm import app, unit
 from results import shared_data, write_results
 
 from openmm_latent import LatentModel
+from openmm_latent.compiling import compile_bundle
 from openmm_latent.data.forcefields import build_system
 from openmm_latent.data.trajectories import load_trajectories
 from openmm_latent.metrics import effective_sample_size
@@ -39,7 +40,7 @@ SPACING = 0.01  # ns between frames of the MD
 
 
 def trained_bundle() -> Path:
-    """Train on the public trajectories, once."""
+    """Train on the public trajectories and compile, once."""
     path = WORK / "wlall.latent.pt"
     folder = shared_data("wlall")
     files = sorted(folder.glob("*.xtc"))[:16]
@@ -52,6 +53,7 @@ def trained_bundle() -> Path:
         seed=1,
         progress=False,
     )
+    compile_bundle(path, path)
     return path
 
 

@@ -1,9 +1,10 @@
 """Accepted basin-to-basin moves per CPU-second on alanine dipeptide: learned coordinates against phi, psi by hand.
 
-The same exact mode, at driven lengths from 50 to 1000 steps of 4 fs, with the GLDP bundle of examples/data and with phi
-and psi as coordinates (torsion_model.py, trained on the same data), both compiled, each at its own best width out of the
-same few, found beforehand with other seeds; and plain MD, whose moves are its crossings. Basins: beta and alpha_R (phi < 0, psi above or below 60
-degrees) and phi > 0. A move counts when a jump is accepted and its ends are in different basins.
+The same exact mode, at driven lengths from 50 to 1000 steps of 4 fs, with the GLDP bundle of examples/data and with
+phi and psi as coordinates (torsion_model.py, trained on the same data), both compiled, each at its own best width out
+of the same few, found beforehand with other seeds; and plain MD, whose moves are its crossings. Basins: beta and
+alpha_R (phi < 0, psi above or below 60 degrees) and phi > 0. A move counts when a jump is accepted and its ends are in
+different basins.
 
     python benchmarks/exact_moves_adp.py [--cpu-seconds 30]
 """

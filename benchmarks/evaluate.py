@@ -49,6 +49,7 @@ def run_evaluate(part: str, *words: object) -> dict:
     values = {one["key"]: [one["value"], one["floor"], one["verdict"]] for one in found["metrics"]}
     row = {
         "seconds": round(seconds, 1),
+        "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1),
         "peak_memory_gb": round(usage.ru_maxrss * 1024 / 1e9, 3),
         "page_mb": round((out / "report.html").stat().st_size / 1e6, 2),
         "value, floor, verdict": values,

@@ -140,7 +140,7 @@ class Comparison:
         try:
             self.slow = slow.SlowCoordinates.fit(self.reference, lag_time, self.settings.seed)
         except (LatentError, ValueError, np.linalg.LinAlgError) as error:  # deeptime's words for what does not vary
-            self.left_out.append(f"Slow processes: TICA of the reference failed ({error}).")
+            self.left_out.append(f"Slow processes: TICA of the reference failed, as {str(error).rstrip('.')}.")
             return
         if self.sample.frame_spacing is None:
             self.left_out.append("Kinetics of the sample: its frames are independent draws.")
@@ -210,7 +210,7 @@ class Comparison:
                 force_evaluations=self.settings.force_evaluations,
             )
         except LatentError as error:  # a sample that does not move along the slow coordinate
-            self.left_out.append(f"Effective sample size: {error}.")
+            self.left_out.append(f"Effective sample size: {str(error).rstrip('.')}.")
             return
         found.sample["sample_size"] = size["sample_size"]
         words = [size["reason"]]

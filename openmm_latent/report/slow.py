@@ -194,7 +194,8 @@ def own_numbers(sample: Ensemble, slow: SlowCoordinates) -> dict[str, float]:
     if n_lag is not None:
         segments = sample.runs(sample.features)
         found["slow_timescale"] = defined(lambda: metrics.timescale_along(runs, n_lag, spacing))
-        found["t1"] = defined(lambda: metrics.tica_timescales(segments, n_lag, spacing, 1)[0])
+        with np.errstate(divide="ignore"):  # of a process that does not relax at all: infinite, and then not told
+            found["t1"] = defined(lambda: metrics.tica_timescales(segments, n_lag, spacing, 1)[0])
     return found
 
 
@@ -258,15 +259,15 @@ def slow_intervals(sample: Ensemble, slow: SlowCoordinates, seed: int, n_blocks:
     if n_lag is not None and min(len(b) for b in blocks) > 2 * n_lag:
         spacing = sample.frame_spacing
         low, high = metrics.bootstrap_interval(
-            lambda c: metrics.timescale_along(c, n_lag, spacing), blocks, seed=seed, n_resamples=200
+            lambda c: defined(lambda: metrics.timescale_along(c, n_lag, spacing)), blocks, seed=seed, n_resamples=200
         )
-        found["slow_timescale"] = (max(0.0, low), high)
+        found["slow_timescale"] = (np.maximum(0.0, low), high)
         segments = [sample.features[a:b] for a, b in block_edges(sample.lengths, n_blocks)]
         moments = [_lagged_moments(segment, n_lag) for segment in segments]
         low, high = metrics.bootstrap_interval(
             lambda c: _slowest_timescale(c) * n_lag * spacing, moments, seed=seed, n_resamples=200
         )
-        found["t1"] = (max(0.0, low), high)
+        found["t1"] = (np.maximum(0.0, low), high)  # which keeps NaN
     return found
 
 
@@ -284,6 +285,8 @@ def _slowest_timescale(moments: list[tuple[int, np.ndarray, np.ndarray, np.ndarr
     mean, products, lagged = (sum(one[k] for one in moments) / n for k in (1, 2, 3))
     variances, vectors = np.linalg.eigh(products - np.outer(mean, mean))
     kept = variances > 1e-6
+    if not kept.any():
+        return float("nan")
     whitening = vectors[:, kept] / np.sqrt(variances[kept])
     largest = np.abs(np.linalg.eigvalsh(whitening.T @ (lagged - np.outer(mean, mean)) @ whitening)).max()
     return float(-1.0 / np.log(np.clip(largest, 1e-12, 1.0 - 1e-12)))
@@ -304,11 +307,16 @@ def start_scores(sample: Ensemble, reference: Ensemble) -> dict[str, float]:
 
 
 def timescale_curves(ensemble: Ensemble, n_lags: int = 9, n: int = 2) -> dict[str, np.ndarray]:
-    """Return lags [ps] and implied timescales (n_lags, n) [ps] of an ensemble's own TICA; {} without time."""
+    """Return lags [ps] and implied timescales (n_lags, n) [ps] of an ensemble's own TICA; {} without time or motion."""
     if ensemble.frame_spacing is None:
         return {}
     longest = max(1, max(ensemble.lengths) // 8)
     lags = np.unique(np.geomspace(1, longest, n_lags).round().astype(int))
     segments = ensemble.runs(ensemble.features)
-    curve = metrics.timescale_curve(segments, lags.tolist(), ensemble.frame_spacing, n)
+    try:
+        with np.errstate(divide="ignore"):
+            curve = metrics.timescale_curve(segments, lags.tolist(), ensemble.frame_spacing, n)
+    except LatentError:
+        return {}
+    curve[~np.isfinite(curve)] = np.nan
     return {"lags": lags * ensemble.frame_spacing, "timescales": curve}

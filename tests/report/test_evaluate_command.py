@@ -126,7 +126,7 @@ def test_independent_draws_have_no_kinetics(tmp_path):
         ("--reference {xtc} --sample {xtc} --peers fish", "must be among anm, gaussian, md, got 'fish'"),
         ("--reference {xtc} --sample {xtc} --peers md", "needs files: give --md"),
         ("--reference {xtc} --sample {xtc} --atoms some", "must be heavy, all or ca, got 'some'"),
-        ("--reference {xtc} --sample {xtc} --stride 20", "must hold at least 20 frames, got 2"),
+        ("--reference {xtc} --sample {xtc} --stride 20", "must hold at least 8 frames, got 2"),
         ("--reference {xtc} {xtc} --sample {xtc}", "twice; name each file once"),
         ("--reference {xtc} --sample {xtc} --lag-time -1", "must be positive [ps], got -1"),
         ("--reference {xtc} --sample {xtc} --lag-time 3", "multiple of the reference's frame spacing (2 ps)"),

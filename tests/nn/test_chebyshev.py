@@ -38,13 +38,13 @@ def test_convolution_equals_the_spectral_definition(monkeypatch, largest_dense, 
     features = np.random.default_rng(2).normal(size=(2, 17, 3))
     weight = layer.linear.weight.detach().double().numpy().T.reshape(n_terms, 3, 5)
     bias = layer.linear.bias.detach().double().numpy()
-    expected = np.stack([_dense_oracle(laplacian, frame, weight, bias) for frame in features])
+    expected = np.stack([_dense_oracle(laplacian.toarray(), frame, weight, bias) for frame in features])
     result = layer(torch.tensor(features, dtype=torch.float32)).detach().numpy()
     np.testing.assert_allclose(result, expected, atol=2e-6)
 
 
 def test_laplacian_spectrum_lies_between_minus_one_and_one():
-    values = np.linalg.eigvalsh(_laplacian(40, 3))
+    values = np.linalg.eigvalsh(_laplacian(40, 3).toarray())
     assert values.min() >= -1.0 - 1e-12
     assert values.max() <= 1.0 + 1e-12
 
@@ -55,7 +55,22 @@ def test_graph_has_the_nearest_neighbours_both_ways_and_no_self_loops():
     expected = np.zeros((4, 4), dtype=bool)
     for a, b in [(0, 1), (1, 2), (2, 3)]:  # 2's nearest is 1; 3's nearest is 2
         expected[a, b] = expected[b, a] = True
-    np.testing.assert_array_equal(graph, expected)
+    np.testing.assert_array_equal(graph.toarray(), expected)
+
+
+def test_graph_equals_that_of_all_distances():
+    positions = np.random.default_rng(5).normal(size=(300, 3))
+    distances = np.linalg.norm(positions[:, None] - positions, axis=2)
+    nearest = np.argsort(distances, axis=1)[:, 1:5]
+    expected = np.zeros((300, 300), dtype=bool)
+    np.put_along_axis(expected, nearest, True, axis=1)
+    np.testing.assert_array_equal(nearest_neighbour_graph(positions, 4).toarray(), expected | expected.T)
+
+
+def test_atoms_at_one_place_have_no_self_loops():
+    graph = nearest_neighbour_graph(np.zeros((6, 3)), 2).toarray()
+    assert not graph.diagonal().any()
+    assert graph.sum(axis=1).min() >= 2
 
 
 def test_few_atoms_are_all_connected():

@@ -298,29 +298,30 @@ class _Reader:
 
     def read(self, path: Path) -> tuple[np.ndarray, float | None]:
         """Return (n_frames, n_model_atoms, 3) [nm] and the spacing of the file's time stamps [ps] if it has any."""
-        parts, times, n_seen = [], [], 0
+        frames, times, n_seen, n_kept = np.empty((0, 0, 3), dtype=np.float32), [], 0, 0
         for chunk in read_chunks(path, self.topology, self.atoms.kept):
             keep = slice((-n_seen) % self.stride, None, self.stride)
             positions = chunk.positions[keep]
             numbers = n_seen + np.arange(len(chunk.positions))[keep]
             require_sound(positions, numbers, f"trajectory file {path}")
-            parts.append(self.atoms.take(positions, None if chunk.boxes is None else chunk.boxes[keep]))
+            part = self.atoms.take(positions, None if chunk.boxes is None else chunk.boxes[keep])
+            frames = _appended(frames, n_kept, part)
+            n_kept += len(part)
             times.append(chunk.times)
             n_seen += len(chunk.positions)
         require(n_seen > 0, f"trajectory file {path} holds no frames; leave it out or write it again")
         stamps = None if any(part is None for part in times) else np.concatenate(times)
-        return _joined(parts), _spacing(path, stamps)
+        frames.resize((n_kept, *frames.shape[1:]), refcheck=False)
+        return frames, _spacing(path, stamps)
 
 
-def _joined(parts: list[np.ndarray]) -> np.ndarray:
-    """Put chunks end to end, emptying the list: a long file never lies in memory twice."""
-    whole = np.empty((sum(map(len, parts)), *parts[0].shape[1:]), dtype=parts[0].dtype)
-    start = 0
-    while parts:
-        part = parts.pop(0)
-        whole[start : start + len(part)] = part
-        start += len(part)
-    return whole
+def _appended(frames: np.ndarray, n_used: int, part: np.ndarray) -> np.ndarray:
+    """Put a chunk behind the first `n_used` frames of a store that grows in place: no file lies in memory twice."""
+    needed = n_used + len(part)
+    if len(frames) < needed:
+        frames.resize((max(needed, len(frames) * 9 // 8), *part.shape[1:]), refcheck=False)
+    frames[n_used:needed] = part
+    return frames
 
 
 def _spacing(path: Path, times: np.ndarray | None) -> float | None:

@@ -5,8 +5,10 @@
 #include <ATen/core/PhiloxRNGEngine.h>
 #include <c10/core/InferenceMode.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <functional>
 
 #include "openmm/OpenMMException.h"
 
@@ -18,6 +20,35 @@ namespace OpenMMLatent {
 namespace {
 
 const double Farthest = 100.0;  // nm; a displacement beyond it is the mark of a model that has broken down
+
+// On the host by hand: an operation on a small tensor takes a microsecond, on any other device a transfer takes more.
+
+/** Shift rows (n, 3) float64 so that the first `numAtoms` have their centroid at 0; return these, (1, n_atoms, 3). */
+at::Tensor centre(at::Tensor& positions, int64_t numAtoms) {
+    if (!positions.is_cpu()) {
+        positions.sub_(positions.narrow(0, 0, numAtoms).mean(0, true));
+        return positions.narrow(0, 0, numAtoms).to(at::kFloat).unsqueeze(0);
+    }
+    auto* places = reinterpret_cast<Vec3*>(positions.data_ptr<double>());
+    Vec3 centroid;
+    for (int64_t i = 0; i < numAtoms; i++)
+        centroid += places[i] / (double) numAtoms;
+    for (int64_t i = 0; i < positions.size(0); i++)
+        places[i] -= centroid;
+    at::Tensor input = at::empty({1, numAtoms, 3}, at::kFloat);
+    copy_n(positions.data_ptr<double>(), 3 * numAtoms, input.data_ptr<float>());
+    return input;
+}
+
+/** What a jump changed: (1, n, 3) float32 twice -> (n, 3) float64. */
+at::Tensor difference(const at::Tensor& moved, const at::Tensor& input) {
+    if (!moved.is_cpu())
+        return moved.sub(input).squeeze(0).to(at::kDouble);
+    at::Tensor after = moved.contiguous(), result = at::empty({input.size(1), 3}, at::kDouble);
+    const float *first = input.data_ptr<float>(), *last = after.data_ptr<float>();
+    transform(last, last + input.numel(), first, result.data_ptr<double>(), minus<float>());
+    return result;
+}
 
 }  // namespace
 
@@ -54,15 +85,14 @@ at::Tensor JumpProposal::propose(at::Tensor& positions, const Vec3* box, int see
     auto start = chrono::steady_clock::now();
     at::Tensor moved = runner->jump(input, nextState, noise);
     moduleSeconds = chrono::duration<double>(chrono::steady_clock::now() - start).count();
-    at::Tensor displacements = moved.sub(input).squeeze(0).to(at::kDouble);
+    at::Tensor displacements = difference(moved, input);
     return mobility.defined() ? displacements.mul_(mobility) : displacements;
 }
 
 at::Tensor JumpProposal::prepareInput(at::Tensor& positions, const Vec3* box) {
     if (box != nullptr)
         wholeMolecules.mend(positions, box);
-    positions.sub_(positions.narrow(0, 0, numAtoms).mean(0, true));
-    at::Tensor input = positions.narrow(0, 0, numAtoms).to(at::kFloat).unsqueeze(0);  // (1, n_atoms, 3)
+    at::Tensor input = centre(positions, numAtoms);  // (1, n_atoms, 3)
     nextState.clear();
     if (hasState)
         for (auto& tensor : state)
@@ -144,7 +174,10 @@ void JumpProposal::setState(const string& bytes) {
 
 bool isUsable(const at::Tensor& displacements) {
     // A NaN fails the comparison, too.
-    return displacements.numel() == 0 || displacements.abs().max().item<double>() < Farthest;
+    if (!displacements.is_cpu())
+        return displacements.numel() == 0 || displacements.abs().max().item<double>() < Farthest;
+    const auto* values = displacements.data_ptr<double>();
+    return all_of(values, values + displacements.numel(), [](double value) { return fabs(value) < Farthest; });
 }
 
 }  // namespace OpenMMLatent

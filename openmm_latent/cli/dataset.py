@@ -14,6 +14,7 @@ from rich.progress import TaskID
 
 from openmm_latent.cli.common import EXIT_MISTAKE, Group, progress_bar
 from openmm_latent.data.datasets import Run
+from openmm_latent.data.folders import unmatched_trajectories
 from openmm_latent.data.manifest import Findings, check_manifest, look_at, write_manifest
 from openmm_latent.data.recognise import open_dataset
 
@@ -51,7 +52,10 @@ def show(
         lines = [line for found in findings for line in _describe(found, dataset[found.name].runs)]
     else:
         content = {"kind": dataset.kind, "licence": dataset.licence, "entries": dataset.names}
-        lines = [f"{dataset.kind}, {len(dataset)} entries; licence: {dataset.licence}", " ".join(dataset.names)]
+        n_entries = "1 entry" if len(dataset) == 1 else f"{len(dataset)} entries"
+        lines = [f"{dataset.kind}, {n_entries}; licence: {dataset.licence}", " ".join(dataset.names)]
+        if dataset.kind == "files":
+            lines += unmatched_trajectories(path)
     if as_json:
         print(json.dumps(content, indent=1))
         return

@@ -121,13 +121,7 @@ def evaluate(
         )
         status.update("writing the page")
         files = write_report(found, out)
-    judged = [one.verdict for one in found.metrics if one.verdict]
-    counts = {word: judged.count(word) for word in ("matches", "near", "differs")}
-    console.print(
-        f"{counts['matches']} of {len(judged)} scores match the reference, {counts['near']} are near, "
-        f"{counts['differs']} differ",
-        markup=False,
-    )
+    console.print(found.summary, markup=False)
     for sentence in (*found.cautions, *found.left_out):
         console.print(sentence, markup=False)
     console.print("written: " + ", ".join(str(path) for path in files), markup=False)

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from openmm import app
 
-from openmm_latent.data.datasets import Entry, Run
+from openmm_latent.data.datasets import Entry, Run, some_of
 from openmm_latent.data.random_access import SEEKABLE, open_frames
 from openmm_latent.data.trajectories import load_topology, read_provenance
 from openmm_latent.errors import LatentError, require
@@ -112,6 +112,23 @@ def plain_entries(folder: Path, frame_spacing: float | None = None) -> tuple[Fil
             for stem, (top, files) in found.items()
         ]
     return tuple(sorted(entries, key=lambda entry: entry.name))
+
+
+def unmatched_trajectories(folder: Path) -> list[str]:
+    """Return a sentence for each trajectory in a folder and its direct subfolders that no topology was found for."""
+    sentences = []
+    for place in [folder, *sorted(path for path in folder.iterdir() if path.is_dir())]:
+        names = sorted(path.name for path in place.iterdir() if path.is_file())
+        taken = {file for _, files in _match(names).values() for file in files}
+        tops = [name for name in names if Path(name).suffix.lower() in TOPOLOGIES]
+        beside = f"none of the topologies beside it ({some_of(tops)}) has" if tops else "no topology beside it has"
+        sentences += [
+            f"{name} is left out: {beside} its name; call the topology {Path(name).stem}.pdb, or give both a folder of "
+            f"their own"
+            for name in names
+            if Path(name).suffix.lower() in SEEKABLE and name not in taken
+        ]
+    return sentences
 
 
 def run_name(file: str, stem: str) -> str:

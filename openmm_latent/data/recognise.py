@@ -8,7 +8,7 @@ from pathlib import Path
 from openmm_latent.data.atlas import LICENCE as ATLAS_LICENCE
 from openmm_latent.data.atlas import atlas_entries
 from openmm_latent.data.datasets import DataSet, Entry
-from openmm_latent.data.folders import plain_entries
+from openmm_latent.data.folders import plain_entries, unmatched_trajectories
 from openmm_latent.data.mdcath import LICENCE as MDCATH_LICENCE
 from openmm_latent.data.mdcath import MARK, mdcath_entries
 from openmm_latent.data.misato import LICENCE as MISATO_LICENCE
@@ -45,6 +45,8 @@ def open_dataset(path: str | Path, *, frame_spacing: float | None = None) -> Dat
         frame_spacing is None or frame_spacing > 0, f"frame_spacing must be a positive time in ps, got {frame_spacing}"
     )
     kind, entries, licence = (_from_folder if path.is_dir() else _from_file)(path, frame_spacing)
+    told = [] if entries or not path.is_dir() else unmatched_trajectories(path)
+    require(not told, f"path {path} holds no protein: {told[0] if told else ''}")
     require(len(entries) > 0, f"path {path} holds no trajectories of proteins; {_EXPECTED}")
     return DataSet(kind, path, entries, licence)
 

@@ -146,7 +146,7 @@ CATALOGUE: dict[str, Definition] = {
     ),
     "rmsf_r": Definition(
         _FLUCTUATIONS,
-        "RMSF by residue, r",
+        "RMSF, r",
         "",
         AGREEMENT,
         "Pearson correlation of root mean square fluctuations; {trace}.",

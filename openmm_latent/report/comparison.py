@@ -240,8 +240,8 @@ class Comparison:
                 self.is_settled = False
                 self.cautions.insert(
                     0,
-                    f"The reference is not settled: it crosses between its slow states {n} times only (of "
-                    f"{FEWEST_CROSSINGS} that are wanted). Its own halves differ, so a match says little.",
+                    f"The reference is not settled: it crosses between its slow states {n} times, and "
+                    f"{FEWEST_CROSSINGS} are wanted at least. Its own halves differ, so a match says little.",
                 )
 
     def _metric(self, key: str, found: Columns) -> Metric:

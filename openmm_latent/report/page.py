@@ -122,30 +122,22 @@ def _input_words(evaluation: Evaluation) -> str:
             f", mode {escape(str(mode))}" if mode else ""
         )
         sentences.append(
-            f'<span class="swatch" style="background:var(--{side})"></span> <strong>{escape(facts["name"])}</strong>: '
-            f"{facts['n_frames']} frames{runs}, {timed}{more}"
+            f'<span class="side"><span class="swatch" style="background:var(--{side})"></span> '
+            f"<strong>{escape(facts['name'])}</strong>: {facts['n_frames']} frames{runs}, {timed}{more}</span>"
         )
     atoms = {"heavy": "heavy atoms", "all": "atoms", "ca": "Cα atoms"}[evaluation.facts["atoms"]]
     scored = f"{evaluation.facts['n_atoms']} {atoms} of {evaluation.facts['n_residues']} residues"
-    return f'<p>{" &nbsp; ".join(sentences)}</p><p class="soft">Scored: {scored}.</p>'
+    return f'<p>{" ".join(sentences)}</p><p class="soft">Scored: {scored}.</p>'
 
 
 def _glance(evaluation: Evaluation) -> str:
-    judged = [one for one in evaluation.metrics if one.verdict]
-    counts = {word: sum(one.verdict == word for one in judged) for word in _SIGNS}
-    if judged:
-        headline = (
-            f"{counts['matches']} of {len(judged)} scores match the reference, {counts['near']} are near, "
-            f"{counts['differs']} differ."
-        )
-    else:
-        headline = "No score has a floor to be judged by."
-    worst = sorted((one for one in judged if one.verdict == "differs"), key=lambda one: -(one.n_floors or 1e9))[:3]
+    off = [one for one in evaluation.metrics if one.verdict == "differs"]
+    worst = sorted(off, key=lambda one: -(one.n_floors or 1e9))[:3]
     words = f"<p>Furthest off: {'; '.join(_worst(one) for one in worst)}.</p>" if worst else ""
     shown = [one for key in HEADLINES if (one := evaluation.metric(key)) and one.value is not None][:MOST_HEADLINES]
     if not evaluation.is_settled:
         words = f'<p class="warning">{escape(evaluation.cautions[0])}</p>{words}'
-    return f"""<div class="card"><p class="headline">{headline}</p>{words}
+    return f"""<div class="card"><p class="headline">{evaluation.summary.capitalize()}.</p>{words}
 <div class="tiles">{"".join(_tile(one) for one in shown)}</div>
 <p class="soft"><strong>✓ matches</strong>: no further from the reference than its own halves are from each other (the
 floor), counting the {100 * CONFIDENCE:g} % interval; <strong>≈ near</strong>: within {NEAR_FLOORS:g} floors;
@@ -249,7 +241,7 @@ def _table(evaluation: Evaluation) -> str:
 
 def _row(one: Metric, peers: list[str]) -> str:
     bins = f" Bins: {escape(one.bins)}." if one.bins else ""
-    note = f" {escape(one.note)}" if one.note else ""
+    note = f'<span class="range note">{escape(one.note)}</span>' if one.note else ""
     cells = "".join(f"<td>{_peer_cell(one, peer)}</td>" for peer in peers)
     floors = one.n_floors
     is_off = floors is not None and one.verdict != "matches"
@@ -257,7 +249,7 @@ def _row(one: Metric, peers: list[str]) -> str:
     verdict = badge(one.verdict) + times if one.verdict else ""
     short = one.unit if one.unit == "ps" else ""  # the other units stand in the first column
     reference = number(one.reference, short) if one.kind == OWN else ""
-    what = f"<details><summary>{escape(one.name)}</summary><p>{escape(one.definition)}{bins}{note}</p></details>"
+    what = f"<details><summary>{escape(one.name)}</summary><p>{escape(one.definition)}{bins}</p></details>{note}"
     return f"""<tr><td>{what}</td>
 <td>{number(one.value, one.unit)}<span class="range">{span(one.interval, short)}</span></td>
 <td class="verdict">{verdict}</td><td>{number(one.floor, short)}</td>

@@ -160,6 +160,18 @@ class Evaluation:
         """Return a metric by its key, None where it was left out."""
         return next((one for one in self.metrics if one.key == key), None)
 
+    @property
+    def summary(self) -> str:
+        """How many scores match the reference, in words, without a full stop."""
+        judged = [one.verdict for one in self.metrics if one.verdict]
+        if not judged:
+            return "no score has a floor to be judged by"
+        n_near, n_off = judged.count("near"), judged.count("differs")
+        return (
+            f"{judged.count('matches')} of {len(judged)} scores match the reference, {n_near} "
+            f"{'is' if n_near == 1 else 'are'} near, {n_off} {'differs' if n_off == 1 else 'differ'}"
+        )
+
     def as_json(self) -> str:
         """Return the text of metrics.json."""
         metrics = [asdict(one) | {"n_floors": one.n_floors, "verdict": one.verdict} for one in self.metrics]

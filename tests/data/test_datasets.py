@@ -361,3 +361,11 @@ def test_coordinates_that_are_no_numbers_are_told(mdcath: Path, tmp_path: Path) 
     entry = open_dataset(path)["1abcA00"]
     with pytest.raises(LatentError, match=r"run 320/0 of 1abcA00 .* has coordinates that are not numbers in frame 7"):
         list(entry.stream(entry.runs[0]))
+
+
+def test_a_trajectory_without_a_topology_of_its_name_is_told(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.pdb").write_text(alanines_pdb(2))
+    write_xtc(tmp_path / "other.xtc", frames(3, 2), 1.0)
+    with pytest.raises(LatentError, match=r"other\.xtc is left out: none of the"):
+        open_dataset(tmp_path)

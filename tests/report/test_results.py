@@ -88,3 +88,10 @@ def test_plain_numbers():
 )
 def test_durations(picoseconds, words):
     assert duration(picoseconds) == words
+
+
+def test_the_summary_counts_in_words():
+    near, off = metric("distance", 0.03, 0.02), metric("distance", 0.05, 0.02)
+    assert evaluation(near, off).summary == "0 of 2 scores match the reference, 1 is near, 1 differs"
+    assert evaluation(off, off).summary == "0 of 2 scores match the reference, 0 are near, 2 differ"
+    assert evaluation(metric("distance", 0.03, None)).summary == "no score has a floor to be judged by"

@@ -191,6 +191,23 @@ def test_slow_coordinates_and_proposals_are_as_asked(trained, tmp_path, monkeypa
     assert manifest.n_latent == trained[3].n_learned
 
 
+def test_angles_are_slow_coordinates_of_unit_variance_with_a_turn_as_their_period(trained, tmp_path, monkeypatch):
+    trajectories, config, work, _, _ = trained
+    monkeypatch.setattr(loop, "run_stage", lambda *a, **k: pytest.fail("the autoencoder was trained again"))
+    proposal = ProposalConfig(kernels=("independence",), n_components=4, n_epochs=2)
+    out = tmp_path / "angles.latent.pt"
+    how = {"propagator": "koopman", "slow_features": "angles", "proposal_config": proposal}
+    train_gldp(trajectories, lag_time=2.0, config=config, out=out, work_directory=work, **how, **QUIET)
+    bundle = load_bundle(out)
+    assert bundle.manifest.config["slow_features"] == "angles"
+    periods = torch.tensor(bundle.manifest.slow_periods)
+    with torch.no_grad():
+        slow = bundle.module.slow(bundle.module.encode(torch.tensor(trajectories.concatenated())))
+    turns = torch.exp(2j * torch.pi * slow / periods)
+    spread = torch.angle(turns / turns.mean(dim=0)) * periods / (2 * torch.pi)
+    assert spread.std(dim=0).tolist() == pytest.approx([1.0, 1.0], abs=0.05)
+
+
 def test_reference_is_a_frame_on_which_the_data_superposes_clearly():
     folded = capped_alanine_frames(40, 3)
     flat = folded[:1] * np.array([1.0, 1.0, 0.02], dtype=np.float32)  # all of its atoms nearly in one plane
@@ -205,7 +222,7 @@ def test_reference_is_a_frame_on_which_the_data_superposes_clearly():
     ("arguments", "sentence"),
     [
         ({"propagator": "lstm"}, "propagator must be one of autoregressive, koopman, langevin, got 'lstm'"),
-        ({"slow_features": "contacts"}, "slow_features must be one of auto, torsions, latent, got 'contacts'"),
+        ({"slow_features": "contacts"}, "slow_features must be one of auto, torsions, angles, latent, got 'contacts'"),
         ({"config": "huge"}, "config must be one of tiny, paper or a GLDPConfig, got 'huge'"),
         ({"pooling": "all"}, "pooling must be one of blind, residue, sequential, got 'all'"),
         ({"device": "tpu"}, "device must be 'auto', 'cpu' or 'cuda', got 'tpu'"),

@@ -1,4 +1,4 @@
-"""Slow coordinates: the leading TICA or VAMP modes of the standardised latent, a linear and so smooth map."""
+"""Slow coordinates: leading TICA or VAMP modes of features, a linear and so smooth map; or the torsions they move."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def fit_slow(
     Parameters
     ----------
     segments : list of array, (n_frames, n_latent)
-        Standardised latents in time order; pairs cross none.
+        Standardised latents, or other features, in time order; pairs cross none.
     lag_frames : int
     n_slow : int
         At most 8 and at most n_latent.
@@ -72,6 +72,39 @@ def fit_slow(
     matrix = directions[:, :n_slow].T
     largest = np.take_along_axis(matrix, np.abs(matrix).argmax(axis=1)[:, None], axis=1)
     return mean.astype(np.float32), (matrix * np.sign(largest)).astype(np.float32)
+
+
+def leading_torsions(segments: Sequence[np.ndarray], matrix: np.ndarray) -> np.ndarray:
+    """Pick a torsion for each slow mode: the one, not picked yet, that makes up most of its variance.
+
+    Parameters
+    ----------
+    segments : list of array, (n_frames, 2 n_torsions)
+        Cosines, then sines, which the modes are linear in.
+    matrix : array, (n_slow, 2 n_torsions)
+        Of `fit_slow`; the slowest mode picks first.
+
+    Returns
+    -------
+    array of int, (n_slow,)
+
+    Raises
+    ------
+    LatentError
+        There are fewer torsions than modes.
+    """
+    n_torsions = matrix.shape[1] // 2
+    require(
+        len(matrix) <= n_torsions,
+        f"n_slow must not exceed the {n_torsions} torsions where slow coordinates are angles, got {len(matrix)}",
+    )
+    shares = (matrix * np.concatenate(segments).std(axis=0)) ** 2  # (n_slow, 2 n_torsions)
+    shares = shares[:, :n_torsions] + shares[:, n_torsions:]
+    picked: list[int] = []
+    for share in shares:
+        order = np.argsort(-share, kind="stable")
+        picked.append(next(int(torsion) for torsion in order if torsion not in picked))
+    return np.array(picked)
 
 
 def _fit(segments: Sequence[np.ndarray], lag_frames: int, epsilon: float, method: str) -> Any:

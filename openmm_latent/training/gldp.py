@@ -25,20 +25,11 @@ from openmm_latent.errors import require
 from openmm_latent.models.gldp import CONFIGS, GLDP, GLDPConfig
 from openmm_latent.models.gldp.config import POOLINGS
 from openmm_latent.nn.superposition import orientation_gap, superpose
-from openmm_latent.nn.torsions import torsion_features
 from openmm_latent.propagators.proposal import ProposalConfig, fit_proposal
-from openmm_latent.propagators.slow import fit_slow
 from openmm_latent.topology import describe_atoms
+from openmm_latent.training.slow_coordinates import SLOW_FEATURES, choose_slow_features, set_slow_coordinates
 
 PROPAGATORS = ("autoregressive", "koopman", "langevin")
-
-SLOW_FEATURES = ("auto", "torsions", "latent")
-
-#: More torsions than this are too many for slow coordinates to be fitted on.
-_MOST_TORSIONS = 200
-
-#: Autocorrelation that every slow coordinate keeps over the lag at which it is fitted.
-_SLOW_MEMORY = 0.2
 
 _log = logging.getLogger(__name__)
 
@@ -96,7 +87,8 @@ def train_gldp(
     slow_features : str
         What slow coordinates are linear in: "torsions" (cosines and sines of phi, psi, omega and chi), "latent" (what
         the autoencoder learned), or "auto": torsions, where there are between 1 and 200. On the way between two basins,
-        where there is hardly any data, torsions still turn bonds; a learned latent may bend them.
+        where there is hardly any data, torsions still turn bonds; a learned latent may bend them. "angles": for each
+        mode of the torsions the one that makes up most of it, as a periodic coordinate.
     proposal_config : ProposalConfig, optional
         Of the kernels that propose where the exact mode goes; the lag kernel's lag is `lag_time`.
 
@@ -130,12 +122,8 @@ def train_gldp(
         key = _autoencoder_key(trajectories, chosen, seed)
         settings = _PropagatorSettings(propagator, propagator_config, name, lag_frames, seed, key)
         model.set_propagator(_fit_propagator(latents, settings, work.path, resume, progress))
-        uses_torsions = _slow_on_torsions(model, slow_features)
-        features = _torsion_features(model, trajectories) if uses_torsions else latents
-        n_slow = min(n_slow, features[0].shape[1])
-        mean, matrix = fit_slow(features, lag_frames, n_slow, 1e-6, slow_method, _SLOW_MEMORY)
-        model.set_slow(mean, matrix, uses_torsions)
-        slow = [(part - mean) @ matrix.T for part in features]
+        chosen_features = choose_slow_features(model, slow_features)
+        slow = set_slow_coordinates(model, chosen_features, latents, trajectories, (lag_frames, n_slow, slow_method))
         proposal_config = ProposalConfig() if proposal_config is None else proposal_config
         model.set_proposal(_fit_proposal(model, slow, proposal_config, settings, work.path, resume, progress))
     model.eval()
@@ -145,7 +133,7 @@ def train_gldp(
             "propagator": propagator,
             "propagator_config": _propagator_fit(settings)[1],
             "slow_method": slow_method,
-            "slow_features": "torsions" if uses_torsions else "latent",
+            "slow_features": chosen_features,
             "proposal_config": proposal_config,
         }
         export_gldp(model, trajectories, out, lag_time=lag_time, seed=seed, parts=trained)
@@ -357,22 +345,6 @@ def _fit_propagator(
 
     key = _digest([settings.autoencoder_key, settings.name, repr(config), settings.lag_frames, settings.seed])
     return _found_or_fitted(settings.name, train, work / f"{settings.name}-{key}.pt", resume, progress)
-
-
-def _slow_on_torsions(model: GLDP, slow_features: str) -> bool:
-    """Return whether slow coordinates are made of torsions."""
-    n_torsions = len(model.torsions)
-    require(
-        slow_features != "torsions" or n_torsions > 0,
-        "slow_features 'torsions' needs a protein's torsions among the model atoms, which have none; give 'latent'",
-    )
-    return slow_features == "torsions" or (slow_features == "auto" and 1 <= n_torsions <= _MOST_TORSIONS)
-
-
-def _torsion_features(model: GLDP, trajectories: TrajectorySet) -> list[np.ndarray]:
-    """Return cosines and sines of all torsions, (n_frames, 2 n_torsions) a file."""
-    blocks = [torch.as_tensor(part).float().split(8192) for part in trajectories.positions]
-    return [torch.cat([torsion_features(block, model.torsions) for block in part]).numpy() for part in blocks]
 
 
 def _fit_proposal(

@@ -301,3 +301,14 @@ def test_torsions_behind_the_latent_are_those_of_the_frame_and_of_what_is_decode
         decoded = torch.cos(torsion_angles(placed, model.torsions))[:, :2]
         torch.testing.assert_close(module.slow(later), decoded, atol=1e-4, rtol=0)
         torch.testing.assert_close(module.jump(FRAMES, [], noise)[0], placed, atol=1e-6, rtol=0)
+
+
+def test_angles_as_slow_coordinates_are_periodic_and_of_the_frame(tmp_path):
+    model = make_model()
+    model.set_slow_angles(np.array([1, 0]), np.array([0.5, 2.0]))
+    assert model.slow_periods() == pytest.approx([4 * np.pi, np.pi])
+    bundle = load_bundle(export(model, tmp_path / "adp.latent.pt"))
+    assert bundle.manifest.slow_periods == pytest.approx([4 * np.pi, np.pi])
+    expected = torsion_angles(FRAMES, model.torsions)[:, [1, 0]] / torch.tensor([0.5, 2.0])
+    with torch.no_grad():
+        torch.testing.assert_close(bundle.module.slow(bundle.module.encode(FRAMES)), expected, atol=1e-5, rtol=0)

@@ -11,7 +11,7 @@ from scipy.stats import multivariate_normal
 from openmm_latent.errors import LatentError
 from openmm_latent.propagators import autoregressive, koopman, langevin
 from openmm_latent.propagators.fitting import gaussian_mixture, kinetic_axes, lagged_pairs, split_validation
-from openmm_latent.propagators.slow import fit_slow
+from openmm_latent.propagators.slow import fit_slow, leading_torsions
 from ornstein_uhlenbeck import COVARIANCE, DECAY, MIXING, ou_log_density, ou_segments
 
 SMALL_AUTOREGRESSIVE = dataclasses.replace(
@@ -274,3 +274,19 @@ def test_mistakes_are_told_in_a_sentence(segments):
         autoregressive.Autoregressive(3, autoregressive.AutoregressiveConfig(noise="none"))
     with pytest.raises(LatentError, match="reading must be one of"):
         langevin.Langevin(3, langevin.LangevinConfig(reading="clean"))
+
+
+def test_each_slow_mode_picks_the_torsion_that_makes_it_up():
+    """Of three torsions the second moves slowest, the first less slowly, the third not at all."""
+    random = np.random.default_rng(4)
+
+    def two_states(rate):
+        return np.where(np.cumsum(random.random(20_000) < rate) % 2 == 0, -1.2, 1.0)
+
+    angles = np.stack([two_states(0.05), two_states(0.005), np.zeros(20_000)], axis=1)
+    angles += 0.2 * random.standard_normal(angles.shape)
+    features = np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
+    _, matrix = fit_slow([features], 5, 2)
+    assert leading_torsions([features], matrix).tolist() == [1, 0]
+    with pytest.raises(LatentError, match=r"n_slow must not exceed the 3 torsions .* got 4"):
+        leading_torsions([features], np.ones((4, 6)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import List, Tuple  # noqa: UP035  TorchScript reads these annotations
 
 import numpy as np
@@ -41,7 +42,7 @@ class GLDP(ExplicitLatentModule):
     """Graph autoencoder, propagator in its standardised latent space, slow coordinates and proposals on them.
 
     What the contract calls the latent is the autoencoder's, `n_learned` wide, and behind it, where the slow coordinates
-    are made of them, cosines and sines of torsion angles. Decoder and propagator see the first part alone.
+    are made of them, cosines and then sines of torsion angles. Decoder and propagator see the first part alone.
 
     Parameters
     ----------
@@ -59,7 +60,7 @@ class GLDP(ExplicitLatentModule):
     Source: GLDP, ICLR 2026 (openreview AwowReRWXI), on LD-FPG (arXiv 2506.17064).
     """
 
-    __constants__ = ("is_folded", "uses_torsions", "n_learned")
+    __constants__ = ("is_folded", "n_learned", "n_slow_torsions", "uses_angles")
 
     def __init__(self, config: GLDPConfig, atoms: list, reference: np.ndarray):
         super().__init__()
@@ -77,8 +78,8 @@ class GLDP(ExplicitLatentModule):
         self.is_folded = False
         self.n_atoms = len(atoms)
         self.n_learned = self.n_latent = self.pooling.n_latent
-        self.uses_torsions = False
-        self.n_slow = 0
+        self.n_slow = self.n_slow_torsions = 0
+        self.uses_angles = False
         self.n_propagate_noise = 0
         self.n_decode_noise = 0
         self.n_propose_noise = 0
@@ -90,6 +91,7 @@ class GLDP(ExplicitLatentModule):
         self.register_buffer("displacement_scale", torch.ones(()))
         self.register_buffer("latent_mean", torch.zeros(self.n_learned))
         self.register_buffer("latent_scale", torch.ones(self.n_learned))
+        self.register_buffer("slow_torsions", self.torsions[:0])  # those that lie behind the learned latent
         self.register_buffer("slow_offset", torch.zeros(0))
         self.register_buffer("slow_matrix", torch.zeros(0, self.n_learned))
         self.register_buffer("proposal_weights", torch.zeros(0))
@@ -111,8 +113,8 @@ class GLDP(ExplicitLatentModule):
 
     def with_torsions(self, learned: Tensor, positions: Tensor) -> Tensor:
         """Put the torsions of a structure behind its learned latent, where slow coordinates need them."""
-        if self.uses_torsions:
-            return torch.cat([learned, torsion_features(positions, self.torsions)], dim=1)
+        if self.n_slow_torsions > 0:
+            return torch.cat([learned, torsion_features(positions, self.slow_torsions)], dim=1)
         return learned
 
     def encode_superposed(self, superposed: Tensor) -> Tensor:
@@ -141,14 +143,21 @@ class GLDP(ExplicitLatentModule):
     ) -> Tuple[Tensor, List[Tensor]]:  # noqa: UP006
         """Move the latent by one lag time; its torsions become those of the structure it then decodes to."""
         learned = self.propagator(latent[:, : self.n_learned], noise)
-        if self.uses_torsions:
+        if self.n_slow_torsions > 0:
             return self.with_torsions(learned, self.decode_superposed(learned)), state
         return learned, state
 
     def slow(self, latent: Tensor) -> Tensor:
-        """Return the slow coordinates, (batch, n_slow): linear in one part of the latent, of unit variance."""
-        part = latent[:, self.n_learned :] if self.uses_torsions else latent
+        """Return the slow coordinates, (batch, n_slow), of unit variance: linear in a part of the latent, or angles."""
+        part = latent[:, self.n_learned :] if self.n_slow_torsions > 0 else latent
+        if self.uses_angles:
+            cosines, sines = part[:, : self.n_slow_torsions], part[:, self.n_slow_torsions :]
+            return torch.atan2(sines, cosines) * self.slow_matrix[:, 0]
         return nn.functional.linear(part, self.slow_matrix, self.slow_offset)
+
+    def slow_periods(self) -> list[float]:
+        """Return a turn of each angle in units of its standard deviation; 0.0 for coordinates that are none."""
+        return (2.0 * math.pi * self.slow_matrix[:, 0]).tolist() if self.uses_angles else [0.0] * self.n_slow
 
     def propose(self, slow: Tensor, noise: Tensor) -> Tensor:
         """Draw where to go from slow coordinates (batch, n_slow); noise is (batch, n_propose_noise)."""
@@ -212,13 +221,31 @@ class GLDP(ExplicitLatentModule):
             matrix.ndim == 2 and matrix.shape[1] == n_features,
             f"matrix must have shape (n_slow, n_features={n_features}), got {matrix.shape}",
         )
-        device = self.latent_mean.device
         offset = -np.asarray(matrix, dtype=np.float64) @ np.asarray(mean, dtype=np.float64)
+        self._set_slow(self.torsions if uses_torsions else self.torsions[:0], matrix, offset, uses_angles=False)
+
+    def set_slow_angles(self, torsions: np.ndarray, deviations: np.ndarray) -> None:
+        """Let torsion angles be the slow coordinates, each in units of its standard deviation.
+
+        Parameters
+        ----------
+        torsions : ndarray of int
+            (n_slow,) of the model's torsions.
+        deviations : ndarray
+            (n_slow,) [rad]
+        """
+        scales = 1.0 / np.asarray(deviations, dtype=np.float64)[:, None]  # (n_slow, 1)
+        self._set_slow(self.torsions[torsions], scales, np.zeros(len(scales)), uses_angles=True)
+
+    def _set_slow(self, torsions: Tensor, matrix: np.ndarray, offset: np.ndarray, uses_angles: bool) -> None:
+        device = self.latent_mean.device
+        self.slow_torsions = torsions
         self.slow_offset = torch.tensor(offset, dtype=torch.float32, device=device)
         self.slow_matrix = torch.tensor(matrix, dtype=torch.float32, device=device)
-        self.uses_torsions = uses_torsions
-        self.n_latent = self.n_learned + (n_features if uses_torsions else 0)
-        self.n_slow = matrix.shape[0]
+        self.uses_angles = uses_angles
+        self.n_slow_torsions = len(torsions)
+        self.n_latent = self.n_learned + 2 * len(torsions)
+        self.n_slow = len(matrix)
 
     def set_proposal(self, proposal: nn.Module) -> None:
         """Put proposal kernels on the slow coordinates in, all with the same share."""

@@ -93,7 +93,7 @@ def make_simulation(bundle: Path | None, start: np.ndarray, seed: int) -> app.Si
             seed=seed,
             sigma=0.1,
             drivenSteps=500,
-            stepsPerPerturbation=2,
+            stepsPerPerturbation=1,
         )
     simulation = app.Simulation(topology, system, integrator, mm.Platform.getPlatformByName("Reference"))
     simulation.context.setPositions(start)
@@ -114,7 +114,7 @@ def walk(bundle: Path, start: np.ndarray, seed: int, cpu_seconds: float) -> dict
     simulation = make_simulation(bundle, start, seed)
     integrator = simulation.integrator
     integrator.step(RELAXATION)
-    tuning = tune_driving(simulation, n_jumps=6, sigmas=(0.1, 0.2), steps=(250, 500, 1000), blocks=(2, 4))
+    tuning = tune_driving(simulation, n_jumps=20, sigmas=(0.1, 0.15, 0.2), steps=(250, 500, 1000), blocks=(1, 2))
     tuned = time.process_time() - began
     first = integrator.getNumJumps()
     frames, acceptance = [], []

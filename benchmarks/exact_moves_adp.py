@@ -1,7 +1,8 @@
 """Accepted basin-to-basin moves per CPU-second on alanine dipeptide: learned coordinates against phi, psi by hand.
 
-The same exact mode, at driven lengths from 50 to 1000 steps of 4 fs, with the GLDP bundle of examples/data and with
-phi and psi as coordinates (torsion_model.py, trained on the same data), both compiled, each at its own best width out
+The same exact mode, at driven lengths from 50 to 1000 steps of 4 fs, with the GLDP bundle of examples/data (TICA modes of
+all torsions), with GLDP's other choice of slow coordinates ("angles": the torsions that make up these modes most) and
+with phi and psi by hand (torsion_model.py), all trained on the same data and compiled, each at its own best width out
 of the same few, found beforehand with other seeds; and plain MD, whose moves are its crossings. Basins: beta and
 alpha_R (phi < 0, psi above or below 60 degrees) and phi > 0. A move counts when a jump is accepted and its ends are in
 different basins.
@@ -11,6 +12,7 @@ different basins.
 
 import argparse
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,12 +20,14 @@ from adp_comparators import PHI, PSI, TIMESTEP, read_system
 from adp_comparators import make_simulation as make_plain
 from adp_walkers import RELAXATION, WORK, make_simulation
 from results import write_results
-from torsion_model import DATA
+from torsion_model import DATA, LAG_TIME
 from torsion_model import OUT as TORSIONS
 from torsion_model import make_bundle as make_torsion_bundle
 
 from openmm_latent.compiling import compile_bundle
+from openmm_latent.data.trajectories import load_trajectories
 from openmm_latent.geometry import dihedrals
+from openmm_latent.training import train_gldp
 
 LENGTHS = (50, 100, 200, 500, 1000)
 SIGMAS = (0.1, 0.15, 0.2)
@@ -55,7 +59,7 @@ def moves(bundle, cpu_seconds: float, seed: int, **driving) -> dict:
         relaxation.step(RELAXATION)
     return {
         "moves_per_cpu_second": count / spent,
-        "error": np.sqrt(max(count, 1)) / spent,
+        "error": float(np.sqrt(max(count, 1)) / spent),
         "phi_moves_per_cpu_second": phi_count / spent,
         "acceptance": accepted / jumps,
         "jumps": jumps,
@@ -74,10 +78,26 @@ def plain_moves(cpu_seconds: float, seed: int) -> dict:
     count = int((np.diff(seen) != 0).sum())
     return {
         "moves_per_cpu_second": count / spent,
-        "error": np.sqrt(max(count, 1)) / spent,
+        "error": float(np.sqrt(max(count, 1)) / spent),
         "phi_moves_per_cpu_second": int((np.diff((seen == 2).astype(int)) != 0).sum()) / spent,
         "nanoseconds": len(seen) * RELAXATION * TIMESTEP / 1000,
     }
+
+
+def train_on_angles() -> Path:
+    """Train GLDP as examples/data/make_adp_bundle.py does, but for its slow coordinates."""
+    out = WORK / "trained_on_angles.latent.pt"
+    WORK.mkdir(parents=True, exist_ok=True)
+    trajectories = load_trajectories(DATA / "adp.pdb", DATA / "adp_400K.xtc")
+    train_gldp(
+        trajectories,
+        lag_time=LAG_TIME,
+        slow_features="angles",
+        out=out,
+        work_directory=WORK / "training",
+        progress=False,
+    )
+    return out
 
 
 def main() -> None:
@@ -86,10 +106,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    make_torsion_bundle(TORSIONS)
-    bundles = {"learned": WORK / "learned.latent.pt", "phi, psi": TORSIONS}
-    compile_bundle(DATA / "adp.latent.pt", bundles["learned"])
-    compile_bundle(TORSIONS, TORSIONS)
+    bundles = {name: WORK / f"{name.replace(', ', '_')}.latent.pt" for name in ("modes", "angles", "phi, psi")}
+    compile_bundle(DATA / "adp.latent.pt", bundles["modes"])
+    compile_bundle(train_on_angles(), bundles["angles"])
+    compile_bundle(make_torsion_bundle(TORSIONS), bundles["phi, psi"])
     chosen = {}
     for name, bundle in bundles.items():  # widths with other seeds, at one length
         trials = {

@@ -1,9 +1,9 @@
 """Accepted basin-to-basin moves per CPU-second on alanine dipeptide: learned coordinates against phi, psi by hand.
 
-The same exact mode, at driven lengths from 50 to 1000 steps of 4 fs, with the GLDP bundle of examples/data (TICA modes of
-all torsions), with GLDP's other choice of slow coordinates ("angles": the torsions that make up these modes most) and
-with phi and psi by hand (torsion_model.py), all trained on the same data and compiled, each at its own best width out
-of the same few, found beforehand with other seeds; and plain MD, whose moves are its crossings. Basins: beta and
+The same exact mode, at driven lengths from 50 to 1000 steps of 4 fs, with the GLDP bundle of examples/data (TICA modes
+of all torsions), with GLDP's other choice of slow coordinates ("angles": the torsions that make up these modes most)
+and with phi and psi by hand (torsion_model.py), all trained on the same data and compiled, each at its own best width
+out of the same few, found beforehand with other seeds; and plain MD, whose moves are its crossings. Basins: beta and
 alpha_R (phi < 0, psi above or below 60 degrees) and phi > 0. A move counts when a jump is accepted and its ends are in
 different basins.
 

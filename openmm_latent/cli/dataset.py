@@ -1,4 +1,4 @@
-"""`openmm-latent dataset show | manifest | check`: public and own data sets of many proteins."""
+"""`openmm-latent dataset show | export | manifest | check`: public and own data sets of many proteins."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from rich.progress import TaskID
 
 from openmm_latent.cli.common import EXIT_MISTAKE, Group, progress_bar
 from openmm_latent.data.datasets import Run
+from openmm_latent.data.export import export_entry
 from openmm_latent.data.folders import unmatched_trajectories
 from openmm_latent.data.manifest import Findings, check_manifest, look_at, write_manifest
 from openmm_latent.data.recognise import open_dataset
@@ -22,7 +23,8 @@ dataset_app = typer.Typer(
     cls=Group,
     no_args_is_help=True,
     rich_markup_mode="markdown",
-    help="Look at a data set of many proteins (ATLAS, mdCATH, MISATO, or your own folder), and write its manifest.",
+    help="Look at a data set of many proteins (ATLAS, mdCATH, MISATO, or your own folder), write its manifest, or one "
+    "protein of it as PDB and XTC.",
 )
 PathArgument = Annotated[Path, typer.Argument(help="Folder, zip archive or HDF5 file.")]
 SpacingOption = Annotated[float | None, typer.Option(help="[ps] between frames, believed over what the files say.")]
@@ -74,6 +76,30 @@ def _describe(found: Findings, runs: Iterable[Run]) -> Iterator[str]:
         lines.append(f"residues without a template: {', '.join(found.nonstandard)}")
     for line in lines or ["nothing missing"]:
         yield f"  {line}"
+
+
+@dataset_app.command()
+def export(
+    path: PathArgument,
+    entry: Annotated[str, typer.Argument(help="The protein to write, as `dataset show` names it.")],
+    out: Annotated[Path, typer.Option(help="Folder for ENTRY.pdb and ENTRY_RUN.xtc.")],
+    run: Annotated[list[str] | None, typer.Option(help="Only this run; may be repeated.", show_default="all")] = None,
+    temperature: Annotated[float | None, typer.Option(help="[K] Only runs at this one.", show_default="all")] = None,
+    stride: Annotated[int, typer.Option(help="Keep every n-th frame.")] = 1,
+    frame_spacing: SpacingOption = None,
+) -> None:
+    """Write an entry as PDB and XTC files, which `train` and `evaluate` read.
+
+    **Examples**
+
+    - `openmm-latent dataset export mdcath/ 1abcA00 --temperature 320 --out 1abcA00`
+
+    - `openmm-latent dataset export MD.hdf5 1A28 --out 1A28`
+    """
+    dataset = open_dataset(path, frame_spacing=frame_spacing)
+    with _Bar() as bar:
+        files = export_entry(dataset, entry, out, runs=run, temperature=temperature, stride=stride, progress=bar.show)
+    Console(soft_wrap=True, highlight=False).print("written: " + ", ".join(map(str, files)), markup=False)
 
 
 @dataset_app.command()

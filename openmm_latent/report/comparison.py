@@ -23,6 +23,8 @@ from openmm_latent.report.settings import EvaluationSettings
 N_BLOCKS = 20
 #: A reference that crosses between its slow states less often is not settled.
 FEWEST_CROSSINGS = 10
+#: Of fewer frames every number is noise, and the page says so.
+FEW_FRAMES = 100
 #: Draws of the product of marginals, at most.
 _MARGINAL_FRAMES = 20_000
 
@@ -222,6 +224,12 @@ class Comparison:
     def _add_cautions(self, found: Columns) -> None:
         """Say where the data cannot bear floors or intervals."""
         reference = self.reference
+        for one, word in ((reference, "reference"), (self.sample, "sample")):
+            if one.n_frames < FEW_FRAMES:
+                self.cautions.append(
+                    f"The {word} holds {one.n_frames} frames: numbers from fewer than {FEW_FRAMES} are rough at best, "
+                    f"and intervals and floors hardly mean anything."
+                )
         if len(reference.lengths) == 1:
             self.cautions.append(
                 "The reference is one run, whose halves are not independent of one another: floors may be too low."

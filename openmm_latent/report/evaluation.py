@@ -20,8 +20,8 @@ from openmm_latent.report.settings import EvaluationSettings
 from openmm_latent.report.tables import read_energies, read_jumps
 from openmm_latent.version import __version__
 
-#: Fewer frames than these say nothing.
-FEWEST_REFERENCE, FEWEST_SAMPLE = 8, 4
+#: Fewer frames than these have no halves, or no fluctuations.
+FEWEST_REFERENCE, FEWEST_SAMPLE = 6, 2
 #: What a report repeats of the `.json` files beside trajectories.
 _TOLD = ("temperature", "force_field", "mode", "bundle_sha256")
 

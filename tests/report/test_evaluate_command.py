@@ -126,7 +126,7 @@ def test_independent_draws_have_no_kinetics(tmp_path):
         ("--reference {xtc} --sample {xtc} --peers fish", "must be among anm, gaussian, md, got 'fish'"),
         ("--reference {xtc} --sample {xtc} --peers md", "needs files: give --md"),
         ("--reference {xtc} --sample {xtc} --atoms some", "must be heavy, all or ca, got 'some'"),
-        ("--reference {xtc} --sample {xtc} --stride 20", "must hold at least 8 frames, got 2"),
+        ("--reference {xtc} --sample {xtc} --stride 20", "must hold at least 6 frames, got 2"),
         ("--reference {xtc} {xtc} --sample {xtc}", "twice; name each file once"),
         ("--reference {xtc} --sample {xtc} --lag-time -1", "must be positive [ps], got -1"),
         ("--reference {xtc} --sample {xtc} --lag-time 3", "multiple of the reference's frame spacing (2 ps)"),
@@ -187,3 +187,11 @@ def test_an_installed_package_has_the_page_s_parts(tmp_path):
     assets = tmp_path / "lib" / "openmm_latent" / "report" / "assets"
     names = {file.name for file in assets.iterdir()}
     assert {"3Dmol-min.js", "3Dmol-LICENSE.txt", "page.css", "page.js"} <= names
+
+
+def test_a_few_frames_are_scored_with_a_caution(tmp_path):
+    (one, two) = write_runs(tmp_path, (0, 6), (6, 8))
+    text = run("evaluate", "--top", ADP_PDB, "--reference", one, "--sample", two, "--out", tmp_path / "out")
+    assert "The reference holds 6 frames: numbers from fewer than 100 are rough" in text
+    assert "The sample holds 2 frames" in text
+    assert "scores match" in text

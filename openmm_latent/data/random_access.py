@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +31,12 @@ class FrameFile:
     ----------
     n_frames, n_atoms : int
     spacing : float or None
-        [ps] between frames by the file's time stamps; None where it has none.
+        [ps] between frames by the file's time stamps; None where it has none. Judged when it is asked for.
 
     Raises
     ------
     LatentError
-        The file is absent, empty, truncated, of another format, or its time stamps are uneven.
+        The file is absent, empty, truncated or of another format; on reading `spacing`, its time stamps are uneven.
     """
 
     def __init__(self, path: Path) -> None:
@@ -57,7 +57,7 @@ class FrameFile:
             last, last_time, _ = self._read(self.n_frames - 1, 1)
             require(len(last) == 1, f"trajectory file {path} is truncated in its last frame; copy it again")
             self.n_atoms = int(last.shape[1])
-            self.spacing = self._spacing(last_time)
+            self._last_time = last_time
         if self._suffix == ".dcd":
             n_promised = frames_in_dcd_header(path)
             require(
@@ -110,9 +110,12 @@ class FrameFile:
         has_box = boxes is not None and bool(np.all(np.isfinite(boxes)) and np.any(boxes != 0.0))
         return positions, times, boxes if has_box else None
 
-    def _spacing(self, last_time: np.ndarray | None) -> float | None:
+    @cached_property
+    def spacing(self) -> float | None:
         """Judge the even spacing [ps] of time stamps by the first two and the last."""
-        first = self._read(0, 2)[1] if self.n_frames > 1 else None
+        last_time = self._last_time
+        with reading(self.path):
+            first = self._read(0, 2)[1] if self.n_frames > 1 else None
         if first is None or last_time is None:
             return None
         step, mean = float(first[1] - first[0]), float(last_time[0] - first[0]) / (self.n_frames - 1)
@@ -124,7 +127,8 @@ class FrameFile:
         if mean <= 0 or abs(step - mean) > _TOLERANCE * mean + rounding:
             raise LatentError(
                 f"trajectory file {self.path} has uneven time stamps: the first two frames are {step:g} ps apart, the "
-                f"mean is {mean:g} ps; frames are missing or doubled: write it evenly"
+                f"mean is {mean:g} ps; frames are missing or doubled: write it evenly, or give frame_spacing if the "
+                f"stamps are wrong"
             )
         return round(mean, 4) if mean > 0.01 else mean
 

@@ -209,7 +209,8 @@ def load_trajectories(
     ------
     LatentError
         A file is absent, unreadable, truncated, empty, or of another topology; time stamps are uneven or differ from
-        file to file; coordinates are not numbers; the files come from different temperatures or force fields.
+        file to file, and no `frame_spacing` is given; coordinates are not numbers; the files come from different
+        temperatures or force fields.
     """
     paths = [Path(files)] if isinstance(files, str | Path) else [Path(name) for name in files]
     require(len(paths) > 0, "files (--traj) is empty; give at least one trajectory file")
@@ -220,7 +221,7 @@ def load_trajectories(
     )
     topology, reference = load_topology(top)
     model_atoms = select_atoms(topology, atoms)
-    reader = _Reader(topology, model_atoms, reference, stride)
+    reader = _Reader(topology, model_atoms, reference, stride, judges_stamps=frame_spacing is None)
     positions, spacings = [], []
     for path in paths:
         part, spacing = reader.read(path)
@@ -288,12 +289,17 @@ class _Reader:
     """Reads one file after another with the same topology, atoms and stride."""
 
     def __init__(
-        self, topology: app.Topology, model_atoms: list[int], reference: np.ndarray | None, stride: int
+        self,
+        topology: app.Topology,
+        model_atoms: list[int],
+        reference: np.ndarray | None,
+        stride: int,
+        judges_stamps: bool = True,
     ) -> None:
         import mdtraj
 
         self.topology = mdtraj.Topology.from_openmm(topology)
-        self.stride = stride
+        self.stride, self.judges_stamps = stride, judges_stamps
         self.atoms = ModelAtoms(topology, model_atoms, reference)
 
     def read(self, path: Path) -> tuple[np.ndarray, float | None]:
@@ -312,7 +318,7 @@ class _Reader:
         require(n_seen > 0, f"trajectory file {path} holds no frames; leave it out or write it again")
         stamps = None if any(part is None for part in times) else np.concatenate(times)
         frames.resize((n_kept, *frames.shape[1:]), refcheck=False)
-        return frames, _spacing(path, stamps)
+        return frames, _spacing(path, stamps) if self.judges_stamps else None
 
 
 def _appended(frames: np.ndarray, n_used: int, part: np.ndarray) -> np.ndarray:

@@ -369,3 +369,11 @@ def test_a_trajectory_without_a_topology_of_its_name_is_told(tmp_path: Path) -> 
     write_xtc(tmp_path / "other.xtc", frames(3, 2), 1.0)
     with pytest.raises(LatentError, match=r"other\.xtc is left out: none of the"):
         open_dataset(tmp_path)
+
+
+def test_a_frame_spacing_is_believed_over_uneven_stamps(tmp_path: Path) -> None:
+    write_atlas(tmp_path, "1abc_A", n_replicas=1)
+    with mdtraj.open(str(tmp_path / "1abc_A_R1.xtc"), "w") as file:
+        file.write(frames(5, 3) / 10, time=np.array([0, 10, 20, 50, 60], np.float32))
+    (run,) = open_dataset(tmp_path, frame_spacing=10.0)["1abc_A"].runs
+    assert run.frame_spacing == 10.0

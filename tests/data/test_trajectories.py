@@ -201,6 +201,18 @@ def test_frames_on_one_point(traj: mdtraj.Trajectory, tmp_path: Path) -> None:
         load_trajectories(ADP, tmp_path / "run.xtc", stride=5)
 
 
+def test_a_frame_spacing_is_believed_over_time_stamps(traj: mdtraj.Trajectory, xtc: Path, tmp_path: Path) -> None:
+    times = traj.time.copy()
+    times[5:] += 7.0
+    uneven = mdtraj.Trajectory(traj.xyz, traj.topology, time=times)
+    uneven.save_xtc(str(tmp_path / "uneven.xtc"))
+    with pytest.raises(LatentError, match="uneven time stamps"):
+        load_trajectories(ADP, tmp_path / "uneven.xtc")
+    loaded = load_trajectories(ADP, [tmp_path / "uneven.xtc", xtc], frame_spacing=3.0, stride=2)
+    assert loaded.frame_spacing == 6.0
+    assert len(loaded.positions[0]) == len(loaded.positions[1])
+
+
 def test_uneven_and_differing_time_stamps(traj: mdtraj.Trajectory, xtc: Path, tmp_path: Path) -> None:
     gap = traj[list(range(10)) + list(range(12, 30))]
     gap.save(str(tmp_path / "gap.xtc"))

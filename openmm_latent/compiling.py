@@ -192,7 +192,9 @@ def _taken_out(node: Any) -> Any:
         if start in edges and end in edges:
             with node.graph.inserting_before(node):
                 parts = source.args[0][edges.index(start) : edges.index(end)]
-                return node.graph.call_function(torch.ops.aten.cat.default, (parts, dim))
+                shorter = node.graph.call_function(torch.ops.aten.cat.default, (parts, dim))
+            shorter.meta.update(node.meta)
+            return shorter
     return node
 
 

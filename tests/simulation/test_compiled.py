@@ -101,16 +101,18 @@ def test_what_the_slow_coordinates_do_not_read_is_left_out(tmp_path):
     class TwoParts(toys.Identity):
         def __init__(self) -> None:
             super().__init__(10)
-            self.n_latent = 3
+            self.n_latent = 4
 
         def encode(self, positions: Tensor) -> Tensor:
-            """The largest singular values, and a squared distance."""
-            distance = (positions[:, 0] - positions[:, 5]).pow(2).sum(1, keepdim=True)
-            return torch.cat([torch.linalg.svdvals(positions)[:, :2], distance], dim=1)
+            """The largest singular values, and two squared distances."""
+            near = (positions[:, 0] - positions[:, 5]).pow(2).sum(1, keepdim=True)
+            far = (positions[:, 0] - positions[:, 9]).pow(2).sum(1, keepdim=True)
+            return torch.cat([torch.linalg.svdvals(positions)[:, :2], near, far], dim=1)
 
         def slow(self, latent: Tensor) -> Tensor:
-            """The distance."""
-            return latent[:, 2:]
+            """The first distance."""
+            distances = latent[:, 2:]
+            return distances[:, :1]
 
     bundle = load_bundle(toys.export_toy(TwoParts(), tmp_path / "two.latent.pt", *toys.load_adp()))
     methods = {method.name: method for method in _methods(bundle, "cpu")}

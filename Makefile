@@ -78,7 +78,7 @@ else
 endif
 
 bench: build
-	for script in $$(grep -l __main__ benchmarks/*.py); do $(RUN) $$script || exit 1; done
+	$(RUN) benchmarks/suite.py $(ARGS)
 
 lint: build
 	$(RUN) -m ruff check .

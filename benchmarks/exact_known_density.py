@@ -2,9 +2,11 @@
 
 For each setting: five seeds, Kolmogorov-Smirnov p-values (all seeds together, and each), correlation time, acceptance,
 and beside it the acceptance of drives that stay where they are, which only the step's error refuses. Then the variances
-of stiff harmonic modes, driven and standing by. `python benchmarks/exact_known_density.py`, about five minutes.
+of stiff harmonic modes, driven and standing by. `python benchmarks/exact_known_density.py`, about fifteen minutes.
 """
 
+import argparse
+import json
 import sys
 import time
 from dataclasses import asdict, replace
@@ -13,7 +15,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
-from results import write_results
+from results import FOLDER, write_results
 
 sys.path[:0] = [str(Path(__file__).parents[1] / "tests" / inner) for inner in ("", "simulation")]
 
@@ -96,11 +98,18 @@ def stiff_variance(folder: Path, n_jumps: int) -> dict:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--only-stiff", action="store_true", help="the stiff modes anew, beside the cases on file")
+    parser.add_argument("--stiff-jumps", type=int, default=20_000, help="of each of five seeds")
+    options = parser.parse_args()
     torch.set_num_threads(1)
     with TemporaryDirectory() as folder:
-        cases = [run_case(name, replace(setting, n_jumps=2500), "exact", Path(folder)) for name, setting in CASES]
-        cases += [run_case(name, replace(kd.SMALL, n_jumps=1000), "exploratory", Path(folder)) for name in TARGETS]
-        stiff = stiff_variance(Path(folder), 5000)
+        if options.only_stiff:
+            cases = json.loads((FOLDER / "exact_known_density.json").read_text())["cases"]
+        else:
+            cases = [run_case(name, replace(setting, n_jumps=2500), "exact", Path(folder)) for name, setting in CASES]
+            cases += [run_case(name, replace(kd.SMALL, n_jumps=1000), "exploratory", Path(folder)) for name in TARGETS]
+        stiff = stiff_variance(Path(folder), options.stiff_jumps)
     write_results("exact_known_density", {"level": kd.LEVEL, "seeds": kd.SEEDS, "cases": cases, "stiff": stiff})
 
 

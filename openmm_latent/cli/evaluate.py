@@ -63,6 +63,15 @@ def evaluate(
         list[Path] | None,
         typer.Option(help="What peers are fitted on.", show_default="the reference's first half"),
     ] = None,
+    ligand: Annotated[
+        list[str] | None, typer.Option(help="Residue name of the ligand, to score it and its pocket; may be repeated.")
+    ] = None,
+    backmap: Annotated[
+        bool, typer.Option("--backmap", help="The sample's frames are the reference's, rebuilt, in order.")
+    ] = False,
+    fine_surfaces: Annotated[
+        bool, typer.Option("--fine-surfaces", help="Torsion surfaces of 72 x 72 bins, too.")
+    ] = False,
     cpu_seconds: Annotated[float | None, typer.Option(help="Of the whole sample, for its cost.")] = None,
     force_evaluations: Annotated[float | None, typer.Option(help="Of the whole sample, for its cost.")] = None,
     name: Annotated[str, typer.Option(help="What the page calls the sample.")] = "sample",
@@ -98,6 +107,9 @@ def evaluate(
         lag_times=tuple(lag_times or ()),
         temperature=temperature,
         peers=tuple(word for word in peers.split(",") if word.strip()),
+        ligand=tuple(ligand or ()),
+        is_backmapping=backmap,
+        has_fine_surfaces=fine_surfaces,
         cpu_seconds=cpu_seconds,
         force_evaluations=force_evaluations,
         name=name,

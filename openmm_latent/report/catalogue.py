@@ -9,7 +9,17 @@ from dataclasses import dataclass
 DISTANCE, AGREEMENT, OWN = "distance", "agreement", "own"
 
 #: Groups in the order of the page.
-GROUPS = ("Torsions", "Slow processes", "Fluctuations", "Principal components", "Contacts", "Structure")
+GROUPS = (
+    "Torsions",
+    "Slow processes",
+    "Fluctuations",
+    "Principal components",
+    "Contacts",
+    "Structure",
+    "Ligand and pocket",
+    "Runs from the same starts",
+    "Rebuilt frames",
+)
 
 
 @dataclass(frozen=True)
@@ -37,7 +47,7 @@ class Definition:
     bins: str = ""
 
 
-_TORSIONS, _SLOW, _FLUCTUATIONS, _COMPONENTS, _CONTACTS, _STRUCTURE = GROUPS
+_TORSIONS, _SLOW, _FLUCTUATIONS, _COMPONENTS, _CONTACTS, _STRUCTURE, _COMPLEX, _STARTS, _REBUILT = GROUPS
 _CIRCLE = "over (-180°, 180°)"
 
 CATALOGUE: dict[str, Definition] = {
@@ -65,6 +75,14 @@ CATALOGUE: dict[str, Definition] = {
         "Jensen-Shannon divergence of the joint (phi, psi) histogram of a residue, averaged over residues.",
         f"50 x 50 {_CIRCLE}",
     ),
+    "phi_psi_jsd_72": Definition(
+        _TORSIONS,
+        "(phi, psi) surface, finer bins, JSD",
+        "nats",
+        DISTANCE,
+        "The same of 72 x 72 bins, as LD-FPG has them; more of it is noise.",
+        f"72 x 72 {_CIRCLE}",
+    ),
     "chi1_chi2_jsd": Definition(
         _TORSIONS,
         "(chi1, chi2) surface, JSD",
@@ -72,6 +90,14 @@ CATALOGUE: dict[str, Definition] = {
         DISTANCE,
         "Jensen-Shannon divergence of the joint (chi1, chi2) histogram of a residue, averaged over residues.",
         f"50 x 50 {_CIRCLE}",
+    ),
+    "chi1_chi2_jsd_72": Definition(
+        _TORSIONS,
+        "(chi1, chi2) surface, finer bins, JSD",
+        "nats",
+        DISTANCE,
+        "The same of 72 x 72 bins, as LD-FPG has them; more of it is noise.",
+        f"72 x 72 {_CIRCLE}",
     ),
     "slow_population": Definition(
         _SLOW,
@@ -119,14 +145,6 @@ CATALOGUE: dict[str, Definition] = {
         "",
         AGREEMENT,
         "Pearson correlation of the residues' shares in the slowest TICA mode of superposed {trace}.",
-    ),
-    "t_rmsd_error": Definition(
-        _SLOW,
-        "RMSD with time, error",
-        "nm",
-        DISTANCE,
-        "Root mean square difference of the two series of RMSD to frame 0, averaged over pairs of runs from the same "
-        "start; {trace}.",
     ),
     "sample_size": Definition(
         _SLOW,
@@ -276,5 +294,112 @@ CATALOGUE: dict[str, Definition] = {
     ),
     "omega_twisted": Definition(
         _STRUCTURE, "Twisted peptide bonds a frame", "", OWN, "Omega more than 60° from planar, in the right form."
+    ),
+    "complex_rmsf_r": Definition(
+        _COMPLEX,
+        "RMSF of ligand and pocket, r",
+        "",
+        AGREEMENT,
+        "Pearson correlation of root mean square fluctuations over all scored atoms of the ligand and its pocket: the "
+        "residues with a heavy atom within 1 nm of it in {structure}.",
+    ),
+    "complex_rmwd": Definition(
+        _COMPLEX,
+        "RMWD of ligand and pocket",
+        "nm",
+        DISTANCE,
+        "Root mean Wasserstein distance over all scored atoms of ligand and pocket, superposed on {trace}.",
+    ),
+    "ligand_rmwd": Definition(
+        _COMPLEX, "RMWD of the ligand", "nm", DISTANCE, "The same over the ligand's scored atoms alone."
+    ),
+    "complex_t_rmsd_error": Definition(
+        _COMPLEX,
+        "RMSD with time of ligand and pocket, error",
+        "nm",
+        DISTANCE,
+        "Root mean square difference of the two series of RMSD to frame 0 over ligand and pocket, superposed on "
+        "{trace}; averaged over pairs of runs from the same start.",
+    ),
+    "clashes_protein": Definition(
+        _COMPLEX, "Clashes a frame within the protein", "", OWN, "The part of the clashes that lies within the protein."
+    ),
+    "clashes_ligand": Definition(
+        _COMPLEX, "Clashes a frame within the ligand", "", OWN, "The part of the clashes that lies within the ligand."
+    ),
+    "clashes_between": Definition(
+        _COMPLEX, "Clashes a frame between them", "", OWN, "The part of the clashes between protein and ligand."
+    ),
+    "t_rmsd_error": Definition(
+        _STARTS,
+        "RMSD with time, error",
+        "nm",
+        DISTANCE,
+        "Root mean square difference of the two series of RMSD to frame 0, averaged over pairs of runs from the same "
+        "start; {trace}.",
+    ),
+    "start_frame_r": Definition(
+        _STARTS,
+        "Change from the start, r",
+        "",
+        AGREEMENT,
+        "Pearson correlation, over all frames of all pairs of runs from the same start, of how far a frame is from its "
+        "start: the RMSD of {trace} as they lie.",
+    ),
+    "start_frame_mae": Definition(
+        _STARTS, "Change from the start, mean error", "nm", DISTANCE, "Mean absolute difference of the same."
+    ),
+    "start_step_r": Definition(
+        _STARTS, "Change a frame, r", "", AGREEMENT, "Correlation of the RMSD from each frame to the next."
+    ),
+    "start_step_mae": Definition(
+        _STARTS, "Change a frame, mean error", "nm", DISTANCE, "Mean absolute difference of the same."
+    ),
+    "start_trajectory_r": Definition(
+        _STARTS, "Length of the way, r", "", AGREEMENT, "Correlation over starts of the sum of the changes a frame."
+    ),
+    "start_trajectory_mae": Definition(
+        _STARTS, "Length of the way, mean error", "nm", DISTANCE, "Mean absolute difference of the same."
+    ),
+    "rebuilt_rmsd_superposed": Definition(
+        _REBUILT,
+        "RMSD of rebuilt frames",
+        "nm",
+        DISTANCE,
+        "Mean RMSD of heavy atoms to the reference's frame of the same number, each pair superposed; {n_checked} "
+        "frames at most.",
+    ),
+    "rebuilt_rmsd_unsuperposed": Definition(
+        _REBUILT, "RMSD of rebuilt frames as they lie", "nm", DISTANCE, "The same, both superposed on {structure} only."
+    ),
+    "ged": Definition(
+        _REBUILT,
+        "Graph edit distance",
+        "edits a frame",
+        DISTANCE,
+        "Bonds that only one of the two has; bonded is closer than 1.3 sums of covalent radii.",
+    ),
+    "gdr": Definition(_REBUILT, "Graph difference ratio", "", DISTANCE, "Differing bonds over the reference's bonds."),
+    "bond_mse": Definition(
+        _REBUILT,
+        "Bond lengths, mean square error",
+        "nm²",
+        DISTANCE,
+        "Over the reference's bonds; what CODLAD's code prints as GED.",
+    ),
+    "diversity": Definition(
+        _REBUILT,
+        "DIV",
+        "",
+        DISTANCE,
+        "1 - RMSD(rebuilt, their mean) / RMSD(rebuilt, reference), as CODLAD's code has it: 0 is as diverse as far "
+        "off.",
+    ),
+    "diversity_ratio": Definition(
+        _REBUILT,
+        "1 - DIV",
+        "",
+        AGREEMENT,
+        "The ratio itself, of which the paper's text says that higher is more diverse.",
     ),
 }

@@ -12,8 +12,8 @@ import numpy as np
 
 from openmm_latent import metrics
 from openmm_latent.errors import LatentError, require
+from openmm_latent.report import complexes, paired, scores, slow
 from openmm_latent.report import peers as peer_makers
-from openmm_latent.report import scores, slow
 from openmm_latent.report.catalogue import CATALOGUE, OWN
 from openmm_latent.report.ensembles import Ensemble, Reader
 from openmm_latent.report.results import Metric, duration
@@ -66,6 +66,7 @@ class Comparison:
         self.settings, self.reader, self.reference, self.sample, self.say = settings, reader, reference, sample, say
         self.peers: dict[str, Ensemble] = {}
         self.peer_facts: dict[str, dict[str, Any]] = {}
+        self.site = complexes.find_site(reference.molecule, reader.structure, settings.ligand)
         self.slow: slow.SlowCoordinates | None = None
         self.features = ""
         self.lags: list[float] = []
@@ -108,6 +109,8 @@ class Comparison:
         found = Columns()
         self.say("scoring the sample")
         found.sample = self._scores(self.sample, self.reference)
+        if self.settings.is_backmapping:
+            found.sample |= paired.backmapping_scores(self.sample, self.reference)
         self.say("scoring the reference against itself")
         found.reference = self._own_numbers(self.reference)
         found.floor = self._floors()
@@ -161,13 +164,20 @@ class Comparison:
         found |= scores.violations(sample, self.reader.structure)
         if self.slow is not None and sample.features is not None:
             found |= slow.slow_scores(sample, reference, self.slow, self.lags)
-            found |= slow.start_scores(sample, reference)
+        found |= paired.start_scores(sample, reference, None if self.site is None else self.site.atoms)
+        if self.settings.has_fine_surfaces:
+            found |= scores.fine_surface_scores(sample, reference)
+        if self.site is not None:
+            found |= complexes.complex_scores(sample, reference, self.site)
+            found |= complexes.complex_clashes(sample, self.site)
         return found
 
     def _own_numbers(self, ensemble: Ensemble) -> dict[str, float]:
         """Return the numbers that an ensemble has of its own, without a comparison."""
         found = scores.violations(ensemble, self.reader.structure)
         found["pairwise_rmsd"] = metrics.mean_pairwise_rmsd(ensemble.trace, None, seed=self.settings.seed)
+        if self.site is not None:
+            found |= complexes.complex_clashes(ensemble, self.site)
         if self.slow is not None:
             found |= slow.own_numbers(ensemble, self.slow)
         return found
@@ -222,8 +232,14 @@ class Comparison:
         found.notes["sample_size"] = " ".join(words).strip()
 
     def _add_cautions(self, found: Columns) -> None:
-        """Say where the data cannot bear floors or intervals."""
+        """Say where the data cannot bear floors or intervals, and what could be scored, too."""
         reference = self.reference
+        unnamed = [] if self.settings.ligand else complexes.possible_ligands(reference.molecule)
+        if unnamed:
+            self.left_out.append(
+                f"Ligand and pocket: no ligand was named; of the residues here, {', '.join(unnamed)} could be one "
+                f"(--ligand {unnamed[0]})."
+            )
         for one, word in ((reference, "reference"), (self.sample, "sample")):
             if one.n_frames < FEW_FRAMES:
                 self.cautions.append(

@@ -66,6 +66,14 @@ class Molecule:
         """What the definitions call the trace atoms."""
         return "Cα" if self.is_calpha else "all atoms (fewer than four Cα)"
 
+    def heavy_bonds(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the heavy atoms (n_heavy,) and the bonds among them, (n_bonds, 2) in their own numbers."""
+        heavy = np.flatnonzero(self.is_heavy)
+        place = np.full(len(self.atoms), -1)
+        place[heavy] = np.arange(len(heavy))
+        bonds = place[self.bonds]
+        return heavy, bonds[(bonds >= 0).all(axis=1)]
+
     def pair_label(self, pair: np.ndarray) -> str:
         """Return the residue of a pair of torsions."""
         return self.torsions[pair[0]].split(" ", 1)[1]

@@ -27,15 +27,17 @@ def defined(score: Callable[[], float]) -> float:
         return float("nan")
 
 
-def mean_surface_jsd(sample: np.ndarray, reference: np.ndarray, pairs: np.ndarray) -> float:
+def mean_surface_jsd(sample: np.ndarray, reference: np.ndarray, pairs: np.ndarray, bins: int = 50) -> float:
     """Return the mean divergence of the joint histograms of pairs of torsions [nats].
 
     Parameters
     ----------
     sample, reference : array, (n_frames, n_torsions) [rad]
     pairs : array of int, (n_pairs, 2)
+    bins : int
+        Along each axis.
     """
-    return float(np.mean([metrics.ramachandran_jsd(sample[:, pair], reference[:, pair]) for pair in pairs]))
+    return float(np.mean([metrics.ramachandran_jsd(sample[:, pair], reference[:, pair], bins) for pair in pairs]))
 
 
 def torsion_scores(sample: Ensemble, reference: Ensemble) -> dict[str, float]:
@@ -53,6 +55,18 @@ def torsion_scores(sample: Ensemble, reference: Ensemble) -> dict[str, float]:
         if len(pairs):
             scores[key] = mean_surface_jsd(sample.angles, reference.angles, pairs)
     return scores
+
+
+def fine_surface_scores(sample: Ensemble, reference: Ensemble) -> dict[str, float]:
+    """Compare surfaces of 72 x 72 bins, as LD-FPG has them."""
+    if sample.angles is None or reference.angles is None:
+        return {}
+    pairs = {"phi_psi_jsd_72": reference.molecule.phi_psi, "chi1_chi2_jsd_72": reference.molecule.chi1_chi2}
+    return {
+        key: mean_surface_jsd(sample.angles, reference.angles, columns, 72)
+        for key, columns in pairs.items()
+        if len(columns)
+    }
 
 
 def fluctuation_scores(sample: Ensemble, reference: Ensemble, seed: int) -> dict[str, float]:
@@ -126,13 +140,10 @@ def violations(sample: Ensemble, structure: np.ndarray) -> dict[str, float]:
     """
     if sample.positions is None:
         return {}
-    molecule, heavy = sample.molecule, np.flatnonzero(sample.molecule.is_heavy)
+    molecule = sample.molecule
     scores = {}
     if len(molecule.bonds):  # without bonds, as between Cα alone, every pair would count
-        place = np.full(len(molecule.atoms), -1)
-        place[heavy] = np.arange(len(heavy))
-        bonds = place[molecule.bonds]
-        bonds = bonds[(bonds >= 0).all(axis=1)]
+        heavy, bonds = molecule.heavy_bonds()
         checked = sample.thinned(CHECKED_FRAMES).positions[:, heavy]
         scores["clashes"] = float(metrics.clash_counts(checked, bonds)["total"].mean())
         scores["close_share"] = metrics.close_fraction(checked, bonds)

@@ -27,6 +27,12 @@ class EvaluationSettings:
         [K] of the free-energy surfaces; None takes the trajectories' own, and without one, kT.
     peers : tuple of str
         Among "anm", "gaussian", "md".
+    ligand : tuple of str
+        Names of the ligand's residues, for the scores of ligand and pocket.
+    is_backmapping : bool
+        The sample's frames are the reference's, rebuilt, in order.
+    has_fine_surfaces : bool
+        Torsion surfaces of 72 x 72 bins, too.
     cpu_seconds, force_evaluations : float or None
         What the whole sample cost, for the effective sample size per cost.
     name, reference_name : str
@@ -43,6 +49,9 @@ class EvaluationSettings:
     lag_times: tuple[float, ...] = ()
     temperature: float | None = None
     peers: tuple[str, ...] = ()
+    ligand: tuple[str, ...] = ()
+    is_backmapping: bool = False
+    has_fine_surfaces: bool = False
     cpu_seconds: float | None = None
     force_evaluations: float | None = None
     name: str = "sample"

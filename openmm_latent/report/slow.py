@@ -23,8 +23,6 @@ _FIT_FRAMES = 5000
 _LAGS_A_RUN = 250
 #: Of fewer residues a correlation of their shares in a mode says nothing.
 FEWEST_RESIDUES = 10
-#: Two runs start alike if their first frames are closer than this [nm].
-SAME_START = 0.1
 #: Times agree if they differ by less than this fraction.
 _TOLERANCE = 1e-3
 
@@ -290,20 +288,6 @@ def _slowest_timescale(moments: list[tuple[int, np.ndarray, np.ndarray, np.ndarr
     whitening = vectors[:, kept] / np.sqrt(variances[kept])
     largest = np.abs(np.linalg.eigvalsh(whitening.T @ (lagged - np.outer(mean, mean)) @ whitening)).max()
     return float(-1.0 / np.log(np.clip(largest, 1e-12, 1.0 - 1e-12)))
-
-
-def start_scores(sample: Ensemble, reference: Ensemble) -> dict[str, float]:
-    """Compare runs from the same starts: RMSD with time. Empty where runs do not start alike or are spaced unlike."""
-    if sample.frame_spacing is None or sample.trace is None or reference.frame_spacing is None:
-        return {}
-    if abs(sample.frame_spacing - reference.frame_spacing) > _TOLERANCE * reference.frame_spacing:
-        return {}
-    errors = []
-    for own, expected in zip(sample.runs(sample.trace), reference.runs(reference.trace), strict=False):
-        n = min(len(own), len(expected))
-        if n > 1 and np.sqrt(((own[0] - expected[0]) ** 2).sum(axis=1).mean()) < SAME_START:
-            errors.append(metrics.t_rmsd_error(own[:n], expected[:n]))
-    return {"t_rmsd_error": float(np.mean(errors))} if errors else {}
 
 
 def timescale_curves(ensemble: Ensemble, n_lags: int = 9, n: int = 2) -> dict[str, np.ndarray]:

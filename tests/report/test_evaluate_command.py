@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import mdtraj
+import numpy as np
 import pytest
 
 from conftest import run
@@ -195,3 +197,33 @@ def test_a_few_frames_are_scored_with_a_caution(tmp_path):
     assert "The reference holds 6 frames: numbers from fewer than 100 are rough" in text
     assert "The sample holds 2 frames" in text
     assert "scores match" in text
+
+
+def test_rebuilt_frames_a_ligand_and_finer_surfaces_are_scored_on_request(tmp_path):
+    (one,) = write_runs(tmp_path, (0, 300))
+    rough = mdtraj.load(str(one), top=str(ADP_PDB))
+    random = np.random.default_rng(1)
+    files = []
+    for number in range(2):
+        noisy = mdtraj.Trajectory(rough.xyz + random.normal(scale=0.01, size=rough.xyz.shape), rough.topology)
+        noisy.time = rough.time
+        files.append(tmp_path / f"rebuilt_{number}.xtc")
+        noisy.save_xtc(str(files[-1]))
+    words = ["--top", ADP_PDB, "--reference", one, "--sample", *files, "--out", tmp_path / "out"]
+    run("evaluate", *words, "--backmap", "--fine-surfaces", "--ligand", "NME")
+    found = {one["key"]: one for one in json.loads((tmp_path / "out" / "metrics.json").read_text())["metrics"]}
+    # 0.01 nm along each of three axes, on ten atoms, less what superposition takes
+    assert 0.01 < found["rebuilt_rmsd_superposed"]["value"] < 0.01 * 3**0.5
+    assert found["ged"]["unit"] == "edits a frame"
+    assert found["gdr"]["value"] < 0.2
+    assert found["diversity"]["value"] == pytest.approx(1.0 - found["diversity_ratio"]["value"])
+    assert found["phi_psi_jsd_72"]["bins"].startswith("72 x 72")
+    assert {"complex_rmsf_r", "complex_rmwd", "ligand_rmwd", "clashes_between"} <= set(found)
+    assert found["complex_rmwd"]["floor"] is not None
+    page = (tmp_path / "out" / "report.html").read_text()
+    for group in ("Ligand and pocket", "Rebuilt frames"):
+        assert f">{group}</th>" in page
+    text = run("evaluate", *words[:-2], "--out", tmp_path / "none", "--backmap", "--stride", "7", code=0)
+    assert "scores match" in text
+    text = run("evaluate", *words[:4], "--sample", files[0], "--out", tmp_path, "--ligand", "XYZ", code=2)
+    assert "must name residues among the scored ones, got 'XYZ'" in text

@@ -106,11 +106,3 @@ def test_lags_are_whole_frames_of_both():
         slow.choose_lag(reference, coarse, 1.5)
     with pytest.raises(LatentError, match="shorter than half a run"):
         slow.choose_lag(reference, coarse, 1000.0)
-
-
-def test_runs_from_the_same_start_are_compared_in_time():
-    one = adp_ensemble((0, 100), (200, 300))
-    assert slow.start_scores(one, one)["t_rmsd_error"] == pytest.approx(0.0, abs=1e-6)
-    assert slow.start_scores(replace(one, frame_spacing=1.0), one) == {}
-    moved = replace(one, trace=one.trace + np.float32(0.5))
-    assert slow.start_scores(moved, one) == {}

@@ -222,10 +222,11 @@ def whole_parents(topology: Topology, model_atoms: Sequence[int], reference: np.
     place = {index: i for i, index in enumerate(model_atoms)}
     neighbours = _neighbours(topology)
     parents = [-1] * len(model_atoms)
-    is_placed = np.zeros(len(model_atoms), dtype=bool)
-    root = 0
-    while True:
-        is_placed[root] = True
+    molecule = np.full(len(model_atoms), -1)
+
+    def hang(root: int, number: int) -> None:
+        """Give the molecule of a model atom its number, and each of its atoms but the root a parent."""
+        molecule[root] = number
         seen, queue = {model_atoms[root]}, deque([(model_atoms[root], root)])
         while queue:
             atom, nearest = queue.popleft()
@@ -235,16 +236,69 @@ def whole_parents(topology: Topology, model_atoms: Sequence[int], reference: np.
                 seen.add(other)
                 if other in place:
                     parents[place[other]] = nearest
-                    is_placed[place[other]] = True
+                    molecule[place[other]] = number
                 queue.append((other, place.get(other, nearest)))
-        if is_placed.all():
-            return parents
-        placed, waiting = np.flatnonzero(is_placed), np.flatnonzero(~is_placed)
-        from scipy.spatial import cKDTree  # half a second that most models never need
 
-        distance, contact = cKDTree(reference[placed]).query(reference[waiting])
-        root = int(waiting[distance.argmin()])
-        parents[root] = int(placed[contact[distance.argmin()]])
+    n_molecules = 0
+    for atom in range(len(model_atoms)):
+        if molecule[atom] < 0:
+            hang(atom, n_molecules)
+            n_molecules += 1
+    if n_molecules > 1:
+        for contact, root in _shortest_contacts(molecule, reference):
+            hang(root, molecule[root])
+            parents[root] = contact
+    return parents
+
+
+#: Up to so many model atoms all pairs are looked at; beyond, those that may be shortest.
+_MOST_PAIRED = 1000
+
+
+def _shortest_contacts(molecule: np.ndarray, reference: np.ndarray) -> list[tuple[int, int]]:
+    """Join molecules by the tree of their shortest contacts.
+
+    The shortest contact between any two groups of atoms is an edge of their Delaunay triangulation, which has as many
+    edges as there are atoms, about eightfold; their pairs grow with the square.
+
+    Parameters
+    ----------
+    molecule : np.ndarray of int
+        (n_atoms,) of each atom, from 0.
+    reference : np.ndarray
+        (n_atoms, 3) [nm]
+
+    Returns
+    -------
+    list of (int, int)
+        For each molecule but the first an atom nearer to the first molecule and the atom that is in contact with it.
+    """
+    from scipy import sparse  # half a second that most models never need
+    from scipy.sparse import csgraph
+    from scipy.spatial import Delaunay
+
+    n_atoms, n_molecules = len(molecule), int(molecule.max()) + 1
+    if n_atoms <= _MOST_PAIRED:
+        pairs = np.stack(np.triu_indices(n_atoms, 1), axis=1)
+    else:  # joggled (QJ), so that atoms on a lattice or at one place are no exception
+        corners = Delaunay(reference, qhull_options="QJ").simplices  # (n_tetrahedra, 4)
+        pairs = np.concatenate([corners[:, [i, j]] for i in range(4) for j in range(i)])
+    pairs = np.where((molecule[pairs[:, 0]] < molecule[pairs[:, 1]])[:, None], pairs, pairs[:, ::-1])
+    pairs = pairs[molecule[pairs[:, 0]] != molecule[pairs[:, 1]]]
+    pairs = pairs[np.linalg.norm(reference[pairs[:, 0]] - reference[pairs[:, 1]], axis=1).argsort(kind="stable")]
+    first, second = molecule[pairs].T
+    _, shortest = np.unique(first.astype(np.int64) * n_molecules + second, return_index=True)
+    # ranks in place of lengths: a length of zero would be no edge
+    entries = (shortest + 1.0, (first[shortest], second[shortest]))
+    tree = csgraph.minimum_spanning_tree(sparse.csr_array(entries, shape=(n_molecules, n_molecules)))
+    order, before = csgraph.breadth_first_order(tree, 0, directed=False)
+    joined = {(int(first[i]), int(second[i])): (int(pairs[i, 0]), int(pairs[i, 1])) for i in shortest}
+    contacts = []
+    for other in order[1:].tolist():
+        nearer = int(before[other])
+        atoms = joined[min(nearer, other), max(nearer, other)]
+        contacts.append(atoms if nearer < other else atoms[::-1])
+    return contacts
 
 
 def find_structure(topology: Topology) -> Structure:

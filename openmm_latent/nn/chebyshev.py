@@ -73,6 +73,32 @@ def scaled_laplacian(graph: sparse.csr_array) -> sparse.csr_array:
     return (-(scale @ graph.astype(float) @ scale)).tocsr()
 
 
+def padded_rows(matrix: sparse.csr_array) -> tuple[np.ndarray, np.ndarray]:
+    """Return a sparse matrix as lists of equal length: what each row takes, and how much of it.
+
+    Parameters
+    ----------
+    matrix : sparse array
+        (n_rows, n_columns)
+
+    Returns
+    -------
+    columns : ndarray of int
+        (n_rows, longest row); short rows end in column 0 at weight zero.
+    weights : ndarray
+        (n_rows, longest row)
+    """
+    entries = matrix.tocoo()
+    counts = np.bincount(entries.row, minlength=matrix.shape[0])
+    order = np.argsort(entries.row, kind="stable")
+    row, column, value = entries.row[order], entries.col[order], entries.data[order]
+    place = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
+    columns = np.zeros((matrix.shape[0], int(counts.max())), dtype=np.int64)
+    weights = np.zeros(columns.shape)
+    columns[row, place], weights[row, place] = column, value
+    return columns, weights
+
+
 class ChebyshevBasis(nn.Module):
     """T_0(L~) X, ..., T_(n_terms - 1)(L~) X side by side, for one fixed graph.
 
@@ -104,13 +130,7 @@ class ChebyshevBasis(nn.Module):
             self.register_buffer("neighbours", torch.zeros(0, 0, dtype=torch.int64))
             self.register_buffer("weights", torch.zeros(0, 0))
         else:
-            entries = laplacian.tocoo()
-            counts = np.bincount(entries.row, minlength=n_atoms)
-            # place of each entry in its row's list; lists are padded with atom 0 at weight zero
-            place = np.arange(len(entries.row)) - np.repeat(np.cumsum(counts) - counts, counts)
-            neighbours = np.zeros((n_atoms, int(counts.max())), dtype=np.int64)
-            weights = np.zeros(neighbours.shape)
-            neighbours[entries.row, place], weights[entries.row, place] = entries.col, entries.data
+            neighbours, weights = padded_rows(laplacian)
             self.register_buffer("polynomials", torch.zeros(0, 0))
             self.register_buffer("neighbours", torch.tensor(neighbours))
             self.register_buffer("weights", torch.tensor(weights, dtype=torch.float32))

@@ -8,7 +8,7 @@ from scipy.spatial.transform import Rotation
 from openmm_latent.bundle import export_bundle, load_bundle
 from openmm_latent.errors import LatentError
 from openmm_latent.model import check_module
-from openmm_latent.models.gldp import CONFIGS, GLDP, GLDPConfig
+from openmm_latent.models.gldp import CONFIGS, GLDP, GLDPConfig, autoencoder
 from openmm_latent.models.gldp.autoencoder import Pooling, adaptive_windows
 from openmm_latent.nn.superposition import orientation_gap, superpose
 from openmm_latent.nn.torsions import torsion_angles
@@ -237,7 +237,9 @@ def test_blind_pooling_is_adaptive_average_pooling():
     assert torch.allclose(pooling(embedding), expected, atol=1e-6)
 
 
-def test_residue_pooling_averages_each_residue():
+@pytest.mark.parametrize("largest_dense", [256, 0], ids=["dense", "lists"])
+def test_residue_pooling_averages_each_residue(monkeypatch, largest_dense):
+    monkeypatch.setattr(autoencoder, "LARGEST_DENSE", largest_dense)
     pooling = Pooling(ATOMS, CONFIGS["tiny"].with_pooling("residue"))
     embedding = torch.randn(2, 10, 16, generator=torch.Generator().manual_seed(1))
     columns = torch.tensor(adaptive_windows(16, 3).T, dtype=torch.float32)

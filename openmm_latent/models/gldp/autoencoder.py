@@ -14,10 +14,18 @@ from typing import List  # noqa: UP035  TorchScript reads these annotations
 
 import numpy as np
 import torch
+from scipy import sparse
 from torch import Tensor, nn
 
 from openmm_latent.models.gldp.config import GLDPConfig
-from openmm_latent.nn.chebyshev import ChebyshevBasis, ChebyshevConvolution, nearest_neighbour_graph, scaled_laplacian
+from openmm_latent.nn.chebyshev import (
+    LARGEST_DENSE,
+    ChebyshevBasis,
+    ChebyshevConvolution,
+    nearest_neighbour_graph,
+    padded_rows,
+    scaled_laplacian,
+)
 
 BACKBONE = frozenset({"N", "CA", "C", "O", "OXT"})
 
@@ -80,7 +88,8 @@ def _rows(wanted: int, n_atoms: int, config: GLDPConfig) -> int:
 class Pooling(nn.Module):
     """Average embeddings over windows of atoms and of features: (batch, n_atoms, h) -> (batch, n_latent).
 
-    Every pooling of LD-FPG is rows @ embedding @ columns with constant matrices; they differ in the rows only.
+    Every pooling of LD-FPG is rows @ embedding @ columns with constant matrices; they differ in the rows only. Residues
+    grow with the atoms: theirs are kept as lists of members where a dense matrix would grow with the atoms' square.
 
     Attributes
     ----------
@@ -98,20 +107,27 @@ class Pooling(nn.Module):
         n_atoms = len(atoms)
         self.is_first = np.ones(n_atoms, dtype=bool)
         self.row_of_atom = np.zeros(n_atoms, dtype=np.int64)
+        self.uses_lists = config.pooling == "residue" and n_atoms > LARGEST_DENSE
         if config.pooling == "blind":
             rows = adaptive_windows(n_atoms, _rows(config.pool_rows, n_atoms, config))
         elif config.pooling == "residue":
             residues = {key: i for i, key in enumerate(dict.fromkeys((a.chain, a.residue_index) for a in atoms))}
             self.row_of_atom = np.array([residues[(a.chain, a.residue_index)] for a in atoms])
-            member = self.row_of_atom[None, :] == np.arange(len(residues))[:, None]
-            rows = member / member.sum(axis=1, keepdims=True)
+            share = 1.0 / np.bincount(self.row_of_atom)
+            entries = share[self.row_of_atom], (self.row_of_atom, np.arange(n_atoms))
+            rows = sparse.csr_array(entries, shape=(len(residues), n_atoms))
         else:
             rows = self._sequential_rows(atoms, config)
-        self.n_latent = len(rows) * config.pool_columns
+        members, shares = padded_rows(rows) if self.uses_lists else (np.zeros((0, 0), dtype=np.int64), np.zeros((0, 0)))
+        self.n_latent = rows.shape[0] * config.pool_columns
         self.n_columns = config.pool_columns
         self.n_first = self.n_latent if self.is_first.all() else self.n_backbone_rows * config.pool_columns
         columns = adaptive_windows(config.encoder_width, config.pool_columns).T
+        if sparse.issparse(rows):
+            rows = np.zeros((0, n_atoms)) if self.uses_lists else rows.toarray()
         self.register_buffer("rows", torch.tensor(rows, dtype=torch.float32))
+        self.register_buffer("members", torch.tensor(members))
+        self.register_buffer("shares", torch.tensor(shares, dtype=torch.float32))
         self.register_buffer("columns", torch.tensor(columns, dtype=torch.float32))
 
     def _sequential_rows(self, atoms: list, config: GLDPConfig) -> np.ndarray:
@@ -132,7 +148,12 @@ class Pooling(nn.Module):
 
     def forward(self, embedding: Tensor) -> Tensor:
         """Pool; latent numbers come window of atoms by window of atoms."""
-        return torch.matmul(torch.matmul(self.rows, embedding), self.columns).flatten(1)
+        if self.uses_lists:
+            gathered = embedding[:, self.members]  # (batch, n_rows, longest residue, h)
+            pooled = torch.einsum("brmf,rm->brf", gathered, self.shares)
+        else:
+            pooled = torch.matmul(self.rows, embedding)
+        return torch.matmul(pooled, self.columns).flatten(1)
 
 
 class _FoldedLayer(nn.Module):

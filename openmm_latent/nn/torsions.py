@@ -8,6 +8,7 @@ degrees; here the difference enters as 1 - cos.
 from __future__ import annotations
 
 import math
+from typing import Tuple  # noqa: UP035  TorchScript reads these annotations
 
 import torch
 from torch import Tensor
@@ -28,39 +29,25 @@ def torsion_angles(positions: Tensor, quadruples: Tensor) -> Tensor:
     Tensor
         (batch, n_torsions) [rad]
     """
-    bond_1 = positions[:, quadruples[:, 1]] - positions[:, quadruples[:, 0]]
-    bond_2 = positions[:, quadruples[:, 2]] - positions[:, quadruples[:, 1]]
-    bond_3 = positions[:, quadruples[:, 3]] - positions[:, quadruples[:, 2]]
-    normal_1 = torch.cross(bond_1, bond_2, dim=2)
-    normal_2 = torch.cross(bond_2, bond_3, dim=2)
-    sine = bond_2.norm(dim=2) * (bond_1 * normal_2).sum(2)
-    return torch.atan2(sine, (normal_1 * normal_2).sum(2))
+    cosine, sine = _cosine_and_sine(positions, quadruples)
+    return torch.atan2(sine, cosine)
 
 
 def torsion_features(positions: Tensor, quadruples: Tensor) -> Tensor:
-    """Return cosines, then sines, of torsion angles: smooth, where an angle jumps by a turn.
+    """Return cosines, then sines, of torsions, (batch, 2 n_torsions): smooth, where an angle jumps by a turn."""
+    cosine, sine = _cosine_and_sine(positions, quadruples)
+    length = (cosine * cosine + sine * sine).clamp(min=1e-20).sqrt()  # 0 where three atoms lie on a line
+    return torch.cat([cosine / length, sine / length], dim=1)
 
-    Parameters
-    ----------
-    positions : Tensor
-        (batch, n_atoms, 3) [nm]
-    quadruples : Tensor of int64
-        (n_torsions, 4)
 
-    Returns
-    -------
-    Tensor
-        (batch, 2 n_torsions)
-    """
+def _cosine_and_sine(positions: Tensor, quadruples: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
+    """Return cosine and sine of each torsion times a length of its own, (batch, n_torsions) each."""
     # one gather, and so one scatter on the way back: (batch, n_torsions, 4, 3)
     corners = positions[:, quadruples.flatten()].view(positions.shape[0], -1, 4, 3)
     bond_1, bond_2, bond_3 = (corners[:, :, 1:] - corners[:, :, :3]).unbind(2)
     normal_1 = torch.linalg.cross(bond_1, bond_2)
     normal_2 = torch.linalg.cross(bond_2, bond_3)
-    cosine = (normal_1 * normal_2).sum(2)
-    sine = (bond_2 * bond_2).sum(2).sqrt() * (bond_1 * normal_2).sum(2)
-    length = (cosine * cosine + sine * sine).clamp(min=1e-20).sqrt()  # 0 where three atoms lie on a line
-    return torch.cat([cosine / length, sine / length], dim=1)
+    return (normal_1 * normal_2).sum(2), (bond_2 * bond_2).sum(2).sqrt() * (bond_1 * normal_2).sum(2)
 
 
 def torsion_loss(angles: Tensor, reference: Tensor) -> Tensor:

@@ -100,8 +100,8 @@ def repeated(call, n: int):
 MOLECULES: dict[str, tuple[Any, str, int]] = {
     "ADP, implicit": (systems.alanine_dipeptide, "Reference", 4000),
     "chignolin, implicit": (systems.chignolin, "CPU", LONG_INTERVAL),
-    "DHFR, implicit": (lambda: systems.dhfr("obc2"), "CPU", 3),
-    "DHFR, explicit": (lambda: systems.dhfr("tip3p"), "CPU", 5),
+    "DHFR, implicit": (lambda: systems.dhfr("obc2"), "CPU", 4),
+    "DHFR, explicit": (lambda: systems.dhfr("tip3p"), "CPU", 8),
 }
 
 

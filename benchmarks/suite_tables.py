@@ -58,7 +58,11 @@ def spread(three: list[float]) -> str:
 
 def jumps(found: dict[str, Any]) -> list[str]:
     """Parts 1 and 2."""
-    lines = ["## A jump against atoms [µs]", "", "Chain molecule, untrained GLDP `tiny`, blind pooling.", ""]
+    words = (
+        "Chain molecule, untrained GLDP `tiny`, blind pooling. What a jump takes beyond the five parts before it is the "
+        "energy of the frame it leaves, and what keeps that frame for a refusal."
+    )
+    lines = ["## A jump against atoms [µs]", "", words, ""]
     header = ["atoms", "model atoms", *JUMP_COLUMNS.values(), "iterations", "memory above imports"]
     rows = []
     for size in found["sizes"]:

@@ -59,7 +59,7 @@ def spread(three: list[float]) -> str:
 def jumps(found: dict[str, Any]) -> list[str]:
     """Parts 1 and 2."""
     words = (
-        "Chain molecule, untrained GLDP `tiny`, blind pooling. What a jump takes beyond the five parts before it is the "
+        "Chain molecule, untrained GLDP `tiny`, blind pooling. What a jump takes beyond its five parts is the "
         "energy of the frame it leaves, and what keeps that frame for a refusal."
     )
     lines = ["## A jump against atoms [µs]", "", words, ""]

@@ -56,8 +56,12 @@ def rmsf(positions: np.ndarray, structure: np.ndarray | None) -> np.ndarray:
     -------
     array, (n_atoms,) [nm]
     """
-    _, covariance = atom_moments(positions, structure)
-    return np.sqrt(np.clip(np.trace(covariance, axis1=1, axis2=2), 0.0, None))
+    return rmsf_of_covariances(atom_moments(positions, structure)[1])
+
+
+def rmsf_of_covariances(covariances: np.ndarray) -> np.ndarray:
+    """Return each atom's fluctuation, from `atom_moments`: (n_atoms, 3, 3) [nm^2] -> (n_atoms,) [nm]."""
+    return np.sqrt(np.clip(np.trace(covariances, axis1=1, axis2=2), 0.0, None))
 
 
 def mean_pairwise_rmsd(
@@ -103,6 +107,28 @@ def mean_pairwise_rmsd(
     return float(pdist(frames.reshape(len(frames), -1)).mean() / np.sqrt(frames.shape[1]))
 
 
+def pairwise_rmsds(
+    positions: np.ndarray, structure: np.ndarray | None, *, seed: int, n_frames: int = PAIRWISE_FRAMES
+) -> np.ndarray:
+    """Return the RMSD of each pair of the frames, in time order, that `mean_pairwise_rmsd` is the mean of.
+
+    Parameters
+    ----------
+    positions : array, (n_frames, n_atoms, 3) [nm]
+    structure : array, (n_atoms, 3) [nm], or None
+    seed : int
+        Draws the frames when there are more than `n_frames`.
+
+    Returns
+    -------
+    array, (n, n) [nm], n <= n_frames; both as they lie on `structure`
+    """
+    from scipy.spatial.distance import pdist, squareform
+
+    frames = subset(positions, n_frames, seed, structure)
+    return squareform(pdist(frames.reshape(len(frames), -1))) / np.sqrt(frames.shape[1])
+
+
 def rmwd(positions: np.ndarray, reference: np.ndarray, structure: np.ndarray | None) -> dict[str, float]:
     """Return the root mean Wasserstein distance between the Gaussians of all atoms, and its two parts.
 
@@ -118,8 +144,14 @@ def rmwd(positions: np.ndarray, reference: np.ndarray, structure: np.ndarray | N
 
     Source: METRICS "RMWD"; AlphaFlow (2024), appendix.
     """
-    mean_1, covariance_1 = atom_moments(positions, structure)
-    mean_2, covariance_2 = atom_moments(reference, structure)
+    return rmwd_of_moments(atom_moments(positions, structure), atom_moments(reference, structure))
+
+
+def rmwd_of_moments(
+    moments: tuple[np.ndarray, np.ndarray], reference: tuple[np.ndarray, np.ndarray]
+) -> dict[str, float]:
+    """Return `rmwd` of ensembles whose means (n_atoms, 3) and covariances (n_atoms, 3, 3) are known [nm, nm^2]."""
+    (mean_1, covariance_1), (mean_2, covariance_2) = moments, reference
     require(
         mean_1.shape == mean_2.shape,
         f"positions must hold the {len(mean_2)} atoms of reference, got {len(mean_1)}; choose the same atoms",
@@ -156,9 +188,12 @@ def symmetric_kl(positions: np.ndarray, reference: np.ndarray, structure: np.nda
 
     Source: METRICS "symmetric KL var"; DynaProt (2025).
     """
-    first, second = (
-        atom_moments(frames, structure)[1] + COVARIANCE_FLOOR * np.eye(3) for frames in (positions, reference)
-    )
+    return symmetric_kl_of_covariances(*(atom_moments(frames, structure)[1] for frames in (positions, reference)))
+
+
+def symmetric_kl_of_covariances(covariances: np.ndarray, reference: np.ndarray) -> float:
+    """Return `symmetric_kl` of ensembles whose covariances are known: (n_atoms, 3, 3) twice [nm^2] -> [nats]."""
+    first, second = (one + COVARIANCE_FLOOR * np.eye(3) for one in (covariances, reference))
     require(
         first.shape == second.shape,
         f"positions must hold the {len(second)} atoms of reference, got {len(first)}; choose the same atoms",

@@ -5,6 +5,7 @@
 | evaluation | the one call: reads, compares, gathers |
 | molecule, ensembles | atoms and index groups; superposed frames with their torsions |
 | scores, slow | comparisons of two ensembles: structure, and slow processes |
+| error_bars | intervals of scores, by a bootstrap over blocks |
 | complexes, paired | a ligand and its pocket; runs from the same starts, and rebuilt frames |
 | peers | plain MD, elastic network, Gaussian |
 | catalogue, results | what each number means; how it is judged and kept |

@@ -12,9 +12,9 @@ import numpy as np
 
 from openmm_latent import metrics
 from openmm_latent.errors import LatentError, require
-from openmm_latent.report import complexes, paired, scores, slow
+from openmm_latent.report import complexes, error_bars, paired, scores, slow
 from openmm_latent.report import peers as peer_makers
-from openmm_latent.report.catalogue import CATALOGUE, OWN
+from openmm_latent.report.catalogue import AGREEMENT, CATALOGUE, OWN
 from openmm_latent.report.ensembles import Ensemble, Reader
 from openmm_latent.report.results import Metric, duration
 from openmm_latent.report.settings import EvaluationSettings
@@ -65,6 +65,7 @@ class Comparison:
     ) -> None:
         self.settings, self.reader, self.reference, self.sample, self.say = settings, reader, reference, sample, say
         self.peers: dict[str, Ensemble] = {}
+        self._counted: dict[str, scores.Violations] = {}
         self.peer_facts: dict[str, dict[str, Any]] = {}
         self.site = complexes.find_site(reference.molecule, reader.structure, settings.ligand)
         self.slow: slow.SlowCoordinates | None = None
@@ -161,7 +162,7 @@ class Comparison:
         found |= scores.fluctuation_scores(sample, reference, self.settings.seed)
         found |= scores.component_scores(sample, reference, self.settings.seed)
         found |= scores.contact_scores(sample, reference, self.reader.structure)
-        found |= scores.violations(sample, self.reader.structure)
+        found |= self._violations(sample).means
         if self.slow is not None and sample.features is not None:
             found |= slow.slow_scores(sample, reference, self.slow, self.lags)
         found |= paired.start_scores(sample, reference, None if self.site is None else self.site.atoms)
@@ -174,13 +175,23 @@ class Comparison:
 
     def _own_numbers(self, ensemble: Ensemble) -> dict[str, float]:
         """Return the numbers that an ensemble has of its own, without a comparison."""
-        found = scores.violations(ensemble, self.reader.structure)
+        found = self._violations(ensemble).means
         found["pairwise_rmsd"] = metrics.mean_pairwise_rmsd(ensemble.trace, None, seed=self.settings.seed)
         if self.site is not None:
             found |= complexes.complex_clashes(ensemble, self.site)
         if self.slow is not None:
             found |= slow.own_numbers(ensemble, self.slow)
         return found
+
+    def _violations(self, ensemble: Ensemble) -> scores.Violations:
+        """Count violations, of sample and reference once only."""
+        name = next((name for name in ("sample", "reference") if ensemble is getattr(self, name)), "")
+        if name not in self._counted:
+            counted = scores.violations(ensemble, self.reader.structure)
+            if not name:
+                return counted
+            self._counted[name] = counted
+        return self._counted[name]
 
     def _floors(self) -> dict[str, float]:
         """Return each score between halves of the reference, the first no longer than the sample."""
@@ -197,12 +208,17 @@ class Comparison:
         return {key: float(np.mean(several)) for key, several in collected.items()}
 
     def _add_intervals(self, found: Columns) -> None:
-        seed = self.settings.seed
-        found.intervals = scores.torsion_intervals(self.sample, self.reference, seed, N_BLOCKS)
-        found.intervals |= scores.trace_intervals(self.sample, self.reference, seed, N_BLOCKS)
+        seed, own, values = self.settings.seed, found.intervals, found.sample
+        own |= error_bars.torsion_intervals(self.sample, self.reference, seed, N_BLOCKS)
+        own |= error_bars.trace_intervals(self.sample, self.reference, seed, N_BLOCKS)
+        own |= error_bars.component_intervals(self.sample, self.reference, values, seed, N_BLOCKS)
+        for one, intervals in ((self.sample, own), (self.reference, found.reference_intervals)):
+            intervals |= error_bars.pairwise_interval(one, seed, N_BLOCKS)
+            intervals |= error_bars.count_intervals(self._violations(one).series, seed, N_BLOCKS)
+            if self.slow is not None:
+                intervals |= slow.slow_intervals(one, self.slow, seed, N_BLOCKS)
         if self.slow is not None:
-            found.intervals |= slow.slow_intervals(self.sample, self.slow, seed, N_BLOCKS)
-            found.reference_intervals = slow.slow_intervals(self.reference, self.slow, seed, N_BLOCKS)
+            own |= slow.pair_intervals(self.sample, self.reference, self.slow, values, seed, N_BLOCKS)
 
     def _add_sample_size(self, found: Columns) -> None:
         """Add effective sample sizes, of a sample that has time and torsions to be judged by."""
@@ -284,10 +300,10 @@ class Comparison:
             definition=self._fill(told.text),
             bins=told.bins,
             value=value,
-            interval=_finite_pair(found.intervals.get(key)),
+            interval=_possible(found.intervals.get(key), told.kind),
             floor=_finite(found.floor.get(key, math.nan)),
             reference=_finite(found.reference.get(key, math.nan)) if told.kind == OWN else None,
-            reference_interval=_finite_pair(found.reference_intervals.get(key)),
+            reference_interval=_possible(found.reference_intervals.get(key), told.kind),
             lag_time=float(lag) if lag else (self.slow.lag_time if is_timed else None),  # type: ignore[union-attr]
             peers={name: _finite(column[key]) for name, column in peers.items()},
             note=note,
@@ -314,5 +330,9 @@ def _finite(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def _finite_pair(pair: tuple[float, float] | None) -> tuple[float, float] | None:
-    return None if pair is None or not all(map(math.isfinite, pair)) else (float(pair[0]), float(pair[1]))
+def _possible(pair: tuple[float, float] | None, kind: str) -> tuple[float, float] | None:
+    """Return an interval cut to what a score can be; None where it is not known."""
+    if pair is None or not all(map(math.isfinite, pair)):
+        return None
+    low, high = float(pair[0]), float(pair[1])
+    return (low, min(1.0, high)) if kind == AGREEMENT else (max(0.0, low), max(0.0, high))

@@ -7,7 +7,7 @@ ensemble lacks (torsions, atoms, time) is left out of its dict.
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import pairwise
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -129,8 +129,30 @@ def contact_scores(sample: Ensemble, reference: Ensemble, structure: np.ndarray)
     }
 
 
-def violations(sample: Ensemble, structure: np.ndarray) -> dict[str, float]:
-    """Count what no molecule does, in a frame on average: an ensemble's own numbers.
+@dataclass(frozen=True)
+class Violations:
+    """What no molecule does, counted frame by frame.
+
+    Attributes
+    ----------
+    series : dict of str to array, (n_frames,)
+        Counts by catalogue key; clashes are of `CHECKED_FRAMES` frames at most, evenly spread.
+    close_share : float or None
+        Of all neighbours in those frames together.
+    """
+
+    series: dict[str, np.ndarray]
+    close_share: float | None
+
+    @property
+    def means(self) -> dict[str, float]:
+        """Numbers by catalogue key."""
+        found = {key: float(counts.mean()) for key, counts in self.series.items()}
+        return found if self.close_share is None else found | {"close_share": self.close_share}
+
+
+def violations(sample: Ensemble, structure: np.ndarray) -> Violations:
+    """Count what no molecule does: an ensemble's own numbers.
 
     Parameters
     ----------
@@ -139,21 +161,19 @@ def violations(sample: Ensemble, structure: np.ndarray) -> dict[str, float]:
         Has the right hands and forms.
     """
     if sample.positions is None:
-        return {}
-    molecule = sample.molecule
-    scores = {}
+        return Violations({}, None)
+    molecule, series, close_share = sample.molecule, {}, None
     if len(molecule.bonds):  # without bonds, as between Cα alone, every pair would count
         heavy, bonds = molecule.heavy_bonds()
         checked = sample.thinned(CHECKED_FRAMES).positions[:, heavy]
-        scores["clashes"] = float(metrics.clash_counts(checked, bonds)["total"].mean())
-        scores["close_share"] = metrics.close_fraction(checked, bonds)
+        series["clashes"] = metrics.clash_counts(checked, bonds)["total"]
+        close_share = metrics.close_fraction(checked, bonds)
     if len(molecule.centres):
-        scores["chirality"] = float(metrics.chirality_violations(sample.positions, molecule.centres, structure).mean())
+        series["chirality"] = metrics.chirality_violations(sample.positions, molecule.centres, structure)
     if len(molecule.omegas):
         counts = metrics.omega_violations(sample.positions, molecule.omegas, structure)
-        scores["omega_flipped"] = float(counts["flipped"].mean())
-        scores["omega_twisted"] = float(counts["twisted"].mean())
-    return scores
+        series |= {f"omega_{key}": counts[key] for key in ("flipped", "twisted")}
+    return Violations(series, close_share)
 
 
 def product_of_marginals(reference: Ensemble, n_frames: int, seed: int) -> dict[str, float]:
@@ -166,85 +186,3 @@ def product_of_marginals(reference: Ensemble, n_frames: int, seed: int) -> dict[
     return {
         key: value for key, value in torsion_scores(drawn_only, reference).items() if key.endswith(("psi_jsd", "2_jsd"))
     }
-
-
-def block_edges(lengths: tuple[int, ...], n_blocks: int) -> list[tuple[int, int]]:
-    """Return (first, last + 1) frames of about `n_blocks` contiguous blocks that cross no run."""
-    numbers = np.arange(sum(lengths))
-    edges = np.cumsum((0, *lengths))
-    runs = [numbers[a:b] for a, b in pairwise(edges) if b > a]
-    return [(int(b[0]), int(b[-1]) + 1) for b in metrics.contiguous_blocks(runs, min(n_blocks, len(numbers)))]
-
-
-def torsion_intervals(sample: Ensemble, reference: Ensemble, seed: int, n_blocks: int) -> dict[str, tuple]:
-    """Return bootstrap intervals of the torsions' divergences, from histograms of blocks of the sample."""
-    molecule = reference.molecule
-    if sample.angles is None or len(molecule.quadruples) == 0:
-        return {}
-    blocks = [sample.angles[a:b] for a, b in block_edges(sample.lengths, n_blocks)]
-    counts = [metrics.dihedral_counts(block) for block in blocks]
-    expected = metrics.dihedral_counts(reference.angles)
-    n = molecule.n_backbone
-    found = {}
-    for key, part in (("backbone_jsd", slice(0, n)), ("side_chain_jsd", slice(n, len(expected)))):
-        if len(expected[part]):
-            cut = [one[part] for one in counts]
-            target = expected[part]
-            found[key] = _interval(lambda c, t=target: float(row_jsd_mean(sum(c), t)), cut, seed)
-    for key, pairs in (("phi_psi_jsd", molecule.phi_psi), ("chi1_chi2_jsd", molecule.chi1_chi2)):
-        if len(pairs):
-            grids = [_grids(block, pairs) for block in blocks]
-            target = _grids(reference.angles, pairs)
-            found[key] = _interval(lambda c, t=target: float(row_jsd_mean(sum(c), t)), grids, seed)
-    return found
-
-
-def row_jsd_mean(counts: np.ndarray, reference: np.ndarray) -> float:
-    """Return the mean of `metrics.row_jsd`, all rows at once: (n_rows, n_bins) twice -> float [nats]."""
-    p, q = counts / counts.sum(axis=1, keepdims=True), reference / reference.sum(axis=1, keepdims=True)
-    middle = 0.5 * (p + q)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        terms = np.where(p > 0, p * np.log(p / middle), 0.0) + np.where(q > 0, q * np.log(q / middle), 0.0)
-    return float(0.5 * terms.sum(axis=1).mean())
-
-
-def _grids(angles: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-    """Return flat 50 x 50 histograms: (n_frames, n_torsions) -> (n_pairs, 2500) of float32."""
-    return np.array([metrics.ramachandran_counts(angles[:, pair]).ravel() for pair in pairs], dtype=np.float32)
-
-
-def trace_intervals(sample: Ensemble, reference: Ensemble, seed: int, n_blocks: int) -> dict[str, tuple]:
-    """Return bootstrap intervals of what follows from sums over blocks: RMSF and contact correlations."""
-    if sample.trace is None:
-        return {}
-    edges = block_edges(sample.lengths, n_blocks)
-    found = {}
-    moments = [(b - a, *metrics.atom_moments(sample.trace[a:b], None)) for a, b in edges]
-    expected = metrics.rmsf(reference.trace, None)
-    found["rmsf_r"] = _interval(lambda c: defined(lambda: metrics.pearson(_joint_rmsf(c), expected)), moments, seed)
-    molecule = reference.molecule
-    pairs = metrics.contact_pairs(len(molecule.trace)) if molecule.is_calpha else np.zeros((0, 2))
-    if len(pairs) >= 3:
-        target = metrics.contact_frequencies(reference.trace, pairs)
-        shares = [(b - a) * metrics.contact_frequencies(sample.trace[a:b], pairs) for a, b in edges]
-        # Pearson's r does not ask how many frames there were.
-        found["contact_r"] = _interval(lambda c: defined(lambda: metrics.pearson(sum(c), target)), shares, seed)
-    return found
-
-
-def _joint_rmsf(moments: list[tuple[int, np.ndarray, np.ndarray]]) -> np.ndarray:
-    """Return the RMSF of several blocks together from (frames, means, covariances)."""
-    weights = np.array([n for n, _, _ in moments], dtype=np.float64)
-    weights /= weights.sum()
-    means = np.array([mean for _, mean, _ in moments])  # (n_blocks, n_atoms, 3)
-    within = sum(w * np.trace(c, axis1=1, axis2=2) for w, (_, _, c) in zip(weights, moments, strict=True))
-    between = np.tensordot(weights, means**2, axes=1) - np.tensordot(weights, means, axes=1) ** 2
-    return np.sqrt(np.clip(within + between.sum(axis=1), 0.0, None))
-
-
-def _interval(score: Callable[[list], float], blocks: list, seed: int) -> tuple[float, float]:
-    """Return a bootstrap interval; NaNs where a resample has no score or there are too few blocks."""
-    try:
-        return metrics.bootstrap_interval(score, blocks, seed=seed)
-    except LatentError:
-        return float("nan"), float("nan")

@@ -11,7 +11,8 @@ import numpy as np
 from openmm_latent import metrics
 from openmm_latent.errors import LatentError, require
 from openmm_latent.report.ensembles import Ensemble
-from openmm_latent.report.scores import block_edges, defined
+from openmm_latent.report.error_bars import block_edges, jsd_interval
+from openmm_latent.report.scores import defined
 
 #: More torsion features than this are first reduced to as many principal components.
 MAX_FEATURES = 200
@@ -266,6 +267,27 @@ def slow_intervals(sample: Ensemble, slow: SlowCoordinates, seed: int, n_blocks:
             lambda c: _slowest_timescale(c) * n_lag * spacing, moments, seed=seed, n_resamples=200
         )
         found["t1"] = (np.maximum(0.0, low), high)  # which keeps NaN
+    return found
+
+
+def pair_intervals(
+    sample: Ensemble, reference: Ensemble, slow: SlowCoordinates, values: dict[str, float], seed: int, n_blocks: int
+) -> dict[str, tuple]:
+    """Return bootstrap intervals of the lagged pairs' divergences; `values` has the scores by key."""
+    found = {}
+    states = metrics.assign_states(slow.project(sample), slow.states)
+    expected = reference.runs(metrics.assign_states(slow.project(reference), slow.states))
+    for key in values:
+        base, _, lag = key.partition("@")
+        if base != "lagged_pairs_jsd":
+            continue
+        n_lag, n_expected = frames_at(float(lag), sample), frames_at(float(lag), reference)
+        blocks = [states[a:b] for a, b in block_edges(sample.lengths, n_blocks)]
+        if n_lag is None or n_expected is None or min(len(b) for b in blocks) <= 2 * n_lag:
+            continue
+        counts = [metrics.lagged_pair_counts([block], n_lag, len(slow.states)) for block in blocks]
+        target = metrics.lagged_pair_counts(expected, n_expected, len(slow.states))
+        found[key] = jsd_interval(counts, target, values[key], seed)
     return found
 
 

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from ensembles_of import adp_ensemble, chain_ensemble
-from openmm_latent import metrics
 from openmm_latent.report import scores
 from openmm_latent.report.catalogue import AGREEMENT, CATALOGUE, DISTANCE, GROUPS
 
@@ -16,7 +15,7 @@ def everything(sample, reference):
         | scores.fluctuation_scores(sample, reference, seed=1)
         | scores.component_scores(sample, reference, seed=1)
         | scores.contact_scores(sample, reference, structure)
-        | scores.violations(sample, structure)
+        | scores.violations(sample, structure).means
     )
 
 
@@ -45,43 +44,6 @@ def test_more_wobble_is_further_off():
     assert wider["pairwise_rmsd"] == pytest.approx(1.6 * same["pairwise_rmsd"], rel=0.05)
 
 
-def test_mean_divergence_of_rows_is_that_of_the_metrics():
-    """Oracle: metrics.row_jsd, row by row."""
-    random = np.random.default_rng(1)
-    first, second = random.integers(0, 9, (2, 5, 30)).astype(float)
-    assert scores.row_jsd_mean(first, second) == pytest.approx(metrics.row_jsd(first, second).mean(), rel=1e-12)
-
-
-def test_blocks_add_up_to_the_fluctuation_of_the_whole():
-    """Oracle: metrics.rmsf of all frames."""
-    one = chain_ensemble(6, 300, seed=1)
-    edges = scores.block_edges(one.lengths, 7)
-    moments = [(b - a, *metrics.atom_moments(one.trace[a:b], None)) for a, b in edges]
-    assert scores._joint_rmsf(moments) == pytest.approx(metrics.rmsf(one.trace, None), rel=1e-6)
-
-
-def test_blocks_cross_no_run_and_cover_all_frames():
-    edges = scores.block_edges((30, 50), 8)
-    assert edges[0][0] == 0
-    assert all(b == c for (_, b), (c, _) in zip(edges, edges[1:]))  # noqa: B905, RUF007
-    assert edges[-1][1] == 80
-    assert 30 in [b for _, b in edges]
-
-
-def test_intervals_hold_their_scores():
-    sample, reference = adp_ensemble((0, 1500)), adp_ensemble((1500, 3000))
-    found = scores.torsion_intervals(sample, reference, seed=1, n_blocks=20)
-    values = scores.torsion_scores(sample, reference)
-    for key in ("backbone_jsd", "phi_psi_jsd"):
-        low, high = found[key]
-        assert low < values[key] < high
-
-
-def test_too_few_frames_for_blocks_give_no_interval():
-    sample, reference = adp_ensemble((0, 2)), adp_ensemble((0, 100))
-    assert np.isnan(scores.torsion_intervals(sample, reference, seed=1, n_blocks=20)["backbone_jsd"]).all()
-
-
 def test_marginals_lose_the_coupling_only():
     """Joint torsions that move together: independent draws keep each one and fail the pair."""
     reference = adp_ensemble((0, 2000))
@@ -93,9 +55,9 @@ def test_marginals_lose_the_coupling_only():
 def test_a_clash_and_a_mirror_image_are_seen():
     one = adp_ensemble((0, 4))
     structure = one.positions[0].astype(np.float64)
-    assert scores.violations(one, structure)["chirality"] == 0.0
+    assert scores.violations(one, structure).means["chirality"] == 0.0
     one.positions[1] *= np.array([-1.0, 1.0, 1.0], dtype=np.float32)
     one.positions[2, 0] = one.positions[2, -1] + np.float32(0.03)  # the two ends, which no bond joins
-    found = scores.violations(one, structure)
+    found = scores.violations(one, structure).means
     assert found["chirality"] == pytest.approx(0.25)
     assert found["clashes"] >= 0.25

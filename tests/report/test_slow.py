@@ -9,7 +9,7 @@ from ensembles_of import adp_ensemble, chain_ensemble
 from openmm_latent import metrics
 from openmm_latent.errors import LatentError
 from openmm_latent.report import slow
-from openmm_latent.report.scores import block_edges
+from openmm_latent.report.error_bars import block_edges
 
 N_FRAMES = 4000
 
@@ -70,6 +70,17 @@ def test_intervals_hold_what_they_are_of():
     for key in ("slow_population", "slow_crossings", "slow_timescale", "t1"):
         low, high = found[key]
         assert low < values[key] < high, key
+
+
+def test_lagged_pairs_have_intervals_about_their_scores():
+    one, _ = two_state(1)
+    other, _ = two_state(3)
+    coordinates = fitted(one)
+    values = slow.slow_scores(other, one, coordinates, [5.0, 20.0, 150.0])
+    found = slow.pair_intervals(other, one, coordinates, values, seed=1, n_blocks=20)
+    assert set(found) == {"lagged_pairs_jsd@5", "lagged_pairs_jsd@20"}  # blocks of 200 frames do not bear a lag of 150
+    for key, (low, high) in found.items():
+        assert low < values[key] < high
 
 
 def test_blocks_add_up_to_the_timescale_of_the_whole():

@@ -62,11 +62,19 @@ def choose_features(reference: Ensemble) -> Features:
         return Features(words, lambda one: _in_pieces(one, raw, None, None), uses_torsions)
     sample = np.concatenate([raw(part) for part in _parts(reference.thinned(_FIT_FRAMES))]).astype(np.float64)
     mean = sample.mean(axis=0)
-    _, vectors = np.linalg.eigh(np.cov(sample, rowvar=False))
-    # (n_raw, MAX_FEATURES), largest variance first
-    directions = np.ascontiguousarray(vectors[:, ::-1][:, : min(MAX_FEATURES, len(sample) - 1)])
+    directions = _largest_directions(sample - mean, min(MAX_FEATURES, len(sample) - 1))
     words = f"the {directions.shape[1]} largest principal components of {words}"
     return Features(words, lambda one: _in_pieces(one, raw, mean, directions), uses_torsions)
+
+
+def _largest_directions(centred: np.ndarray, n: int) -> np.ndarray:
+    """Return the `n` directions of largest variance, (n_features, n), of centred frames (n_frames, n_features)."""
+    if len(centred) < centred.shape[1]:  # the matrix of frames is the smaller one
+        return np.ascontiguousarray(np.linalg.svd(centred, full_matrices=False)[2][:n].T)
+    from scipy.linalg import eigh
+
+    last = centred.shape[1] - 1
+    return np.ascontiguousarray(eigh(centred.T @ centred, subset_by_index=[last + 1 - n, last])[1][:, ::-1])
 
 
 def _torsions(ensemble: Ensemble) -> np.ndarray:

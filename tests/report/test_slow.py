@@ -117,3 +117,14 @@ def test_lags_are_whole_frames_of_both():
         slow.choose_lag(reference, coarse, 1.5)
     with pytest.raises(LatentError, match="shorter than half a run"):
         slow.choose_lag(reference, coarse, 1000.0)
+
+
+@pytest.mark.parametrize("shape", [(30, 50), (80, 50)])
+def test_the_largest_directions_are_those_of_the_covariance(shape):
+    """Oracle: all eigenvectors of numpy's covariance; up to a sign."""
+    centred = np.random.default_rng(1).standard_normal(shape) * np.linspace(3.0, 1.0, shape[1])
+    centred -= centred.mean(axis=0)
+    expected = np.linalg.eigh(np.cov(centred, rowvar=False))[1][:, ::-1][:, :8]
+    found = slow._largest_directions(centred, 8)
+    assert found.shape == (50, 8)
+    assert np.abs((found * expected).sum(axis=0)) == pytest.approx(1.0, abs=1e-9)

@@ -63,7 +63,7 @@ class Ensemble:
 
     def taken(self, chosen: Any, lengths: tuple[int, ...], frame_spacing: float | None) -> Ensemble:
         """Return some frames: a slice gives views, indices give copies."""
-        arrays = {
+        arrays: dict[str, Any] = {
             key: None if getattr(self, key) is None else getattr(self, key)[chosen]
             for key in ("positions", "trace", "angles", "features")
         }
@@ -101,8 +101,9 @@ class Ensemble:
         size = 0 if self.positions is None else self.positions.nbytes
         if n_runs == 1:
             middle = self.n_frames // 2
-            parts = slice(0, middle), slice(middle, 2 * middle)
-            return [tuple(self.taken(part, (middle,), self.frame_spacing) for part in parts)]  # type: ignore[misc]
+            first, second = slice(0, middle), slice(middle, 2 * middle)
+            lengths = (middle,)
+            return [(self.taken(first, lengths, self.frame_spacing), self.taken(second, lengths, self.frame_spacing))]
         groups = [_halved(n_runs, order) for order in _orders(n_runs)]
         return [(self._group(a), self._group(b)) for a, b in groups[: 1 if size > _LARGE else None]]
 
@@ -222,13 +223,13 @@ class Reader:
             atoms = match_atoms(self.molecule.records, topology, "the reference")
         spacing = frame_spacing if has_time or frame_spacing is not None else 1.0
         loaded = load_trajectories(topology, files, atoms=atoms, stride=self.stride, frame_spacing=spacing)
-        reader = self
-        if self.structure is None:
+        reader, structure = self, self.structure
+        if structure is None:
             structure = np.array(loaded.positions[0][0], dtype=np.float64)
             reader = replace(self, structure=structure, structure_source=f"first frame of {Path(files[0]).name}")
         kept = loaded.frame_spacing if has_time else None
         facts = replace(loaded, positions=[])
-        return make_ensemble(name, self.molecule, loaded.positions, reader.structure, kept), facts, reader
+        return make_ensemble(name, self.molecule, loaded.positions, structure, kept), facts, reader
 
 
 def open_reader(top: Path, atoms: str, structure: Path | None, stride: int) -> Reader:

@@ -43,32 +43,34 @@ def main() -> None:
     sizes = options.sizes[:2] if options.quick else options.sizes
     n_rounds = 2 if options.quick else options.rounds
     found, bars = {}, []
-    if "jumps" in options.parts:
-        found["jumps"], met = suite_jumps.run(sizes, options.platform, n_rounds, 0.02 if options.quick else 0.2)
+    for part in options.parts:
+        found[part], met = measure(part, options, sizes, n_rounds)
         bars += met
-    if "hybrid" in options.parts:
-        runners = ["torchscript"] if options.quick else ["torchscript", "aoti"]
-        found["hybrid"], met = suite_runs.run_hybrid(options.platform, runners, n_rounds)
-        bars += met
-    if "wrapping" in options.parts:
-        names = [name for name in suite_runs.MOLECULES if name.startswith("ADP") or SHARED_DATA.is_dir()]
-        found["wrapping"], met = suite_runs.run_wrapping(names[:1] if options.quick else names, n_rounds, 3)
-        bars += met
-    if "training" in options.parts:
-        found["training"] = suite_runs.run_training(20 if options.quick else 300, 1 if options.quick else 3)
-    for figure in bars:
-        print(f"{figure['what']}: {figure['value']} ({figure['limit']} {figure['unit']}), "
-              f"{'met' if figure['is_met'] else 'NOT met'}")  # fmt: skip
-    minutes = round((time.perf_counter() - begun) / 60, 1)
+        minutes = round((time.perf_counter() - begun) / 60, 1)
+        content = {"platform": options.platform, "rounds": n_rounds, "minutes": minutes, "bars": bars, **found}
+        for figure in met:
+            verdict = "met" if figure["is_met"] else "NOT met"
+            print(f"{figure['what']}: {figure['value']} ({figure['limit']} {figure['unit']}), {verdict}")
+        if not options.quick:  # after each part: what is cut short leaves what it found
+            path = write_results(f"suite_{options.platform}", content)
+            (FOLDER / f"suite_{options.platform}.md").write_text(markdown(options.platform, content, path))
     print(f"{minutes} minutes")
     if options.quick:
-        print(markdown(options.platform, {"bars": bars, **found}))
-        return
-    content = {"platform": options.platform, "rounds": n_rounds, "minutes": minutes, "bars": bars, **found}
-    path = write_results(f"suite_{options.platform}", content)
-    page = FOLDER / f"suite_{options.platform}.md"
-    page.write_text(markdown(options.platform, content, path))
-    print(f"wrote benchmarks/results/{page.name}")
+        print(markdown(options.platform, content))
+
+
+def measure(part: str, options: argparse.Namespace, sizes: list[int], n_rounds: int) -> tuple[dict, list[dict]]:
+    """Run one part; figures, and bars."""
+    is_quick = options.quick
+    if part == "jumps":
+        return suite_jumps.run(sizes, options.platform, n_rounds, 0.02 if is_quick else 0.2)
+    if part == "hybrid":
+        runners = ["torchscript"] if is_quick else ["torchscript", "aoti"]
+        return suite_runs.run_hybrid(options.platform, runners, n_rounds)
+    if part == "wrapping":
+        names = [name for name in suite_runs.MOLECULES if name.startswith("ADP") or SHARED_DATA.is_dir()]
+        return suite_runs.run_wrapping(names[:1] if is_quick else names, n_rounds, 3)
+    return suite_runs.run_training(20 if is_quick else 300, 1 if is_quick else 3), []
 
 
 if __name__ == "__main__":

@@ -28,6 +28,8 @@ PARTS = ("gather", "module", "scatter", "minimize", "velocity")
 LEAST_FITTED = 2500
 #: MD steps before each timed jump, themselves untimed: they make the strain that its minimisation compares with.
 WARMING = 5
+#: The chain's peptide bonds are not flat: the guard looks at them, and lets them pass.
+FLAT = {"maxOmegaDeviation": 4}
 _SETTLING_JUMPS = 5  # TorchScript and the allocator settle in the first calls
 
 
@@ -118,40 +120,46 @@ def measure_jumps(n_atoms: int, platform: str, n_rounds: int, seconds: float) ->
         start = time.perf_counter()
         molecule = with_untrained_bundle(chain(n_atoms), Path(folder))
         model = LatentModel(molecule.bundle)
-        exploring = wrapped(molecule, model, platform, NEVER, mode="exploratory")
+        exploring = wrapped(molecule, model, platform, NEVER, mode="exploratory", thresholds=FLAT)
         setup = time.perf_counter() - start
     for _ in range(_SETTLING_JUMPS):
         exploring.getIntegrator().jump()
     memory = peak_megabytes()
-    # The chain's peptide bonds are not flat: the guard looks at them, and lets them pass.
-    guarded = wrapped(molecule, model, platform, NEVER, mode="guarded", thresholds={"maxOmegaDeviation": 4})
+    integrator = exploring.getIntegrator()
     plain = molecule.context(mm.LangevinMiddleIntegrator(300, 1, 0.001), platform)
-    in_python = molecule.context(mm.LangevinMiddleIntegrator(300, 1, 0.001), platform)
     forward = script_forward(model)
-    loop = PythonLoop(molecule, model, in_python, forward)
+    loop = PythonLoop(molecule, model, plain, forward)
     asked = python_force_context(molecule, model, platform)
     frame = torch.tensor(model.manifest.reference_positions)[None]
     noise = torch.zeros(1, model.manifest.noise_sizes["jump"])
     first = exploring.getIntegrator().getNumJumps()
 
+    def prepare(mode: int):
+        def warm() -> None:
+            integrator.setMode(mode)
+            integrator.step(WARMING)
+
+        return warm
+
     cases = {
-        "jump": Case(exploring.getIntegrator().jump, prepare=lambda: exploring.getIntegrator().step(WARMING)),
-        "guarded jump": Case(guarded.getIntegrator().jump, prepare=lambda: guarded.getIntegrator().step(WARMING)),
+        "jump": Case(integrator.jump, prepare=prepare(integrator.Exploratory)),
+        "guarded jump": Case(integrator.jump, prepare=prepare(integrator.Guarded)),
         "module alone": Case(lambda: forward(frame, noise)),
-        "jump in Python": Case(loop.jump, prepare=lambda: in_python.getIntegrator().step(WARMING)),
+        "jump in Python": Case(loop.jump, prepare=lambda: plain.getIntegrator().step(WARMING)),
         "PythonForce": Case(lambda: asked.getState(energy=True, groups={1})),
         "MD step": Case(lambda: plain.getIntegrator().step(10), 10),
     }
     clock = time.process_time if n_atoms >= LEAST_FITTED else time.perf_counter
     walls = interleave(cases, n_rounds, seconds, clock)
-    records = list(exploring.getIntegrator().getJumpRecords(first))
-    refused = guarded.getIntegrator().getNumJumps() - guarded.getIntegrator().getNumAccepted()
+    made = list(integrator.getJumpRecords(first))
+    records = [record for record in made if record.mode == integrator.Exploratory]
+    guarded = [record for record in made if record.mode == integrator.Guarded]
     split = {part: np.array([getattr(record, part + "Seconds") for record in records]) for part in PARTS}
     return {
         "n_atoms": n_atoms,
         "n_model_atoms": int(frame.shape[1]),
         "n_jumps": len(records),
-        "refused_guarded_jumps": f"{refused} of {guarded.getIntegrator().getNumJumps()}",
+        "refused_guarded_jumps": f"{sum(not record.accepted for record in guarded)} of {len(guarded)}",
         "minimizer_iterations_mean": float(np.mean([record.minimizerIterations for record in records])),
         "microseconds": {name: quartiles(values, 1e6) for name, values in (split | walls).items()},
         "shim_microseconds": quartiles(split["gather"] + split["scatter"], 1e6),

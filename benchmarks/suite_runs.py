@@ -58,10 +58,12 @@ def measure_hybrid(platform: str, runner: str, n_rounds: int) -> dict[str, Any]:
         "hybrid": Case(lambda: hybrid.getIntegrator().step(n_cycles * INTERVAL), n_cycles),
         "relaxation": Case(lambda: plain.getIntegrator().step(n_cycles * INTERVAL), n_cycles),
         "module": Case(repeated(lambda: forward(frame, noise), 50), 50),
+        # Alone, too, but after 100 steps of MD have taken its place in the processor's caches.
+        "cold module": Case(lambda: forward(frame, noise), prepare=lambda: plain.getIntegrator().step(INTERVAL)),
         "evaluation": Case(repeated(evaluate, 50), 50),
         "velocities": Case(repeated(lambda: still.setVelocitiesToTemperature(300, 1), 50), 50),
     }
-    seconds = interleave(cases, n_rounds, 0.0, time.process_time)
+    seconds = interleave(cases, n_rounds, 0.1, time.process_time)
     records = list(integrator.getJumpRecords(first))
     # One evaluation before the jump, one after it, and one an iteration; velocities are drawn if it is accepted.
     n_evaluations = 2 + float(np.mean([record.minimizerIterations for record in records]))
@@ -82,6 +84,7 @@ def measure_hybrid(platform: str, runner: str, n_rounds: int) -> dict[str, Any]:
         "accepted_share": round(share, 3),
         "microseconds_a_cycle": {name: quartiles(values, 1e6) for name, values in parts.items()},
         "sum_of_parts_microseconds": quartiles(sum(parts.values()), 1e6),
+        "module_after_md_microseconds": quartiles(seconds["cold module"], 1e6),
         "hybrid_microseconds": quartiles(seconds["hybrid"], 1e6),
         "hybrid_over_sum": quartiles(ratio),
         "inside_a_jump_microseconds": {part: quartiles(values, 1e6) for part, values in inside.items()},

@@ -53,7 +53,7 @@ PROTOCOL_WORK = [
         "    setCentre(blocks / (blocks + 1.0));\n    double resting = totalEnergy(context, groups);\n"
         "    setCentre(1);\n    double end = totalEnergy(context, groups);\n    protocol += end - resting;\n",
     ),
-    (DRIVER, "return end - start - heat;", "return protocol;"),
+    (DRIVER, "? end - start - heat : NAN;", "? protocol : NAN;"),
 ]
 SECOND_B = '"v+0.5*dt*other/m");\n    driver->addConstrainVelocities();\n    driver->addComputeGlobal("driver_pending"'
 #: LangevinMiddle's order: a whole kick by all forces at the centre of its own block, then A O A.

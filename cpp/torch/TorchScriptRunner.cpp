@@ -50,13 +50,11 @@ public:
             if (!has(method))
                 throw OpenMMException("bundle '" + name + "' has no method '" + method +
                                       "'; export it with openmm_latent.export_bundle");
-        vector<double> whole, share;
-        for (double period : bundle.slowPeriods) {
-            whole.push_back(period);
-            share.push_back(period > 0 ? 1 / period : 0);
-        }
-        periods = at::tensor(whole, at::kFloat).unsqueeze(0).to(device);
-        turns = at::tensor(share, at::kFloat).unsqueeze(0).to(device);
+        vector<double> turnsPerUnit;
+        for (double period : bundle.slowPeriods)
+            turnsPerUnit.push_back(period > 0 ? 1 / period : 0);
+        periods = at::tensor(bundle.slowPeriods, at::kFloat).unsqueeze(0).to(device);
+        turns = at::tensor(turnsPerUnit, at::kFloat).unsqueeze(0).to(device);
     }
 
     at::Device device() const override { return place; }

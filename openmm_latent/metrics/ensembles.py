@@ -102,9 +102,7 @@ def mean_pairwise_rmsd(
         trajectory.center_coordinates()
         rows = [mdtraj.rmsd(trajectory, trajectory, i, precentered=True)[i + 1 :] for i in range(len(frames) - 1)]
         return float(np.concatenate(rows).astype(np.float64).mean())
-    from scipy.spatial.distance import pdist
-
-    return float(pdist(frames.reshape(len(frames), -1)).mean() / np.sqrt(frames.shape[1]))
+    return float(_rmsds_of_pairs(frames).mean())
 
 
 def pairwise_rmsds(
@@ -123,10 +121,16 @@ def pairwise_rmsds(
     -------
     array, (n, n) [nm], n <= n_frames; both as they lie on `structure`
     """
-    from scipy.spatial.distance import pdist, squareform
+    from scipy.spatial.distance import squareform
 
-    frames = subset(positions, n_frames, seed, structure)
-    return squareform(pdist(frames.reshape(len(frames), -1))) / np.sqrt(frames.shape[1])
+    return squareform(_rmsds_of_pairs(subset(positions, n_frames, seed, structure)))
+
+
+def _rmsds_of_pairs(frames: np.ndarray) -> np.ndarray:
+    """Return the RMSD of each pair as they lie, (n (n - 1) / 2,) [nm]: (n, n_atoms, 3) [nm]."""
+    from scipy.spatial.distance import pdist
+
+    return pdist(frames.reshape(len(frames), -1)) / np.sqrt(frames.shape[1])
 
 
 def rmwd(positions: np.ndarray, reference: np.ndarray, structure: np.ndarray | None) -> dict[str, float]:

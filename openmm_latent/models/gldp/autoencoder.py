@@ -226,7 +226,26 @@ class SingleFrameEncoder(nn.Module):
         return torch.addmm(self.offset, unit.view(1, -1), self.pooled)
 
 
-class PerAtomDecoder(nn.Module):
+class ChunkedDecoder(nn.Module):
+    """A decoder whose atoms do not see one another: large molecules are decoded part by part, in bounded memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.atoms_at_once = 4096  # of all frames of a batch; two layers' features stay in a core's cache
+
+    def forward(self, context: Tensor, reference_embedding: Tensor) -> Tensor:
+        """Map (batch, n_atoms or 1, n_context) and (n_atoms, h) to (batch, n_atoms, 3)."""
+        n_atoms, n_chunk = reference_embedding.shape[0], max(1, self.atoms_at_once // context.shape[0])
+        if self.training or n_atoms <= n_chunk:  # batch norm learns from all atoms at once
+            return self.decode_atoms(context, reference_embedding)
+        parts: List[Tensor] = []  # noqa: UP006
+        for first in range(0, n_atoms, n_chunk):
+            one_context = context if context.shape[1] == 1 else context[:, first : first + n_chunk]
+            parts.append(self.decode_atoms(one_context, reference_embedding[first : first + n_chunk]))
+        return torch.cat(parts, dim=1)
+
+
+class PerAtomDecoder(ChunkedDecoder):
     """The published decoder: one network for all atoms, on [reference embedding of the atom; its latent].
 
     The first linear layer is written as a sum of two, so that the atom's part and the latent's part are each
@@ -245,14 +264,14 @@ class PerAtomDecoder(nn.Module):
             layers += [nn.Linear(width, width), make_norm(width), make_activation()]
         self.layers = nn.Sequential(*layers, nn.Linear(width, 3))
 
-    def forward(self, context: Tensor, reference_embedding: Tensor) -> Tensor:
-        """Map (batch, n_atoms or 1, n_context) and (n_atoms, h) to (batch, n_atoms, 3)."""
+    def decode_atoms(self, context: Tensor, reference_embedding: Tensor) -> Tensor:
+        """Do as `forward` for some of the atoms."""
         summed = self.from_context(context) + self.from_atom(reference_embedding)  # (batch, n_atoms, width)
         n_batch, n_atoms, width = summed.shape
         return self.layers(summed.reshape(n_batch * n_atoms, width)).reshape(n_batch, n_atoms, 3)
 
 
-class ModulatedDecoder(nn.Module):
+class ModulatedDecoder(ChunkedDecoder):
     """A trunk on the latent, shared by all atoms, whose features each atom's reference embedding scales.
 
     DISCREPANCY(LD-FPG, decoder): the published decoder runs all its layers once an atom. Here the deep part sees
@@ -274,8 +293,8 @@ class ModulatedDecoder(nn.Module):
         self.mix = nn.Linear(width, width)
         self.out = nn.Linear(width, 3)
 
-    def forward(self, context: Tensor, reference_embedding: Tensor) -> Tensor:
-        """Map (batch, 1, n_context) and (n_atoms, h) to (batch, n_atoms, 3)."""
+    def decode_atoms(self, context: Tensor, reference_embedding: Tensor) -> Tensor:
+        """Do as `forward` for some of the atoms; the context is the same for all, (batch, 1, n_context)."""
         shared = self.trunk(context)
         features = self.scale(shared) * self.from_atom(reference_embedding) + self.shift(shared)
         features = features + nn.functional.silu(self.mix(features))

@@ -30,7 +30,7 @@ from openmm_latent.geometry import dihedrals
 from openmm_latent.training import train_gldp
 
 LENGTHS = (50, 100, 200, 500, 1000)
-SIGMAS = (0.1, 0.15, 0.2)
+SIGMAS = (0.05, 0.1, 0.15, 0.2)
 STEPS_PER_PERTURBATION = 1
 
 

@@ -49,8 +49,5 @@ def set_slow_coordinates(
     picked = leading_torsions(series, matrix)
     n_torsions = len(model.torsions)
     angles = [np.arctan2(part[:, n_torsions + picked], part[:, picked]) for part in series]
-    # about the direction of the mean: an angle has no other centre
-    centre = np.angle(np.exp(1j * np.concatenate(angles)).mean(axis=0))
-    deviations = np.angle(np.exp(1j * (np.concatenate(angles) - centre))).std(axis=0)
-    model.set_slow_angles(picked, deviations)
-    return [part / deviations for part in angles]
+    model.set_slow_angles(picked)
+    return angles

@@ -148,16 +148,16 @@ class GLDP(ExplicitLatentModule):
         return learned, state
 
     def slow(self, latent: Tensor) -> Tensor:
-        """Return the slow coordinates, (batch, n_slow), of unit variance: linear in a part of the latent, or angles."""
+        """Return the slow coordinates, (batch, n_slow): linear in a part of the latent, of unit variance; or [rad]."""
         part = latent[:, self.n_learned :] if self.n_slow_torsions > 0 else latent
         if self.uses_angles:
             cosines, sines = part[:, : self.n_slow_torsions], part[:, self.n_slow_torsions :]
-            return torch.atan2(sines, cosines) * self.slow_matrix[:, 0]
+            return torch.atan2(sines, cosines)
         return nn.functional.linear(part, self.slow_matrix, self.slow_offset)
 
     def slow_periods(self) -> list[float]:
-        """Return a turn of each angle in units of its standard deviation; 0.0 for coordinates that are none."""
-        return (2.0 * math.pi * self.slow_matrix[:, 0]).tolist() if self.uses_angles else [0.0] * self.n_slow
+        """Return a whole turn for angles, 0.0 for coordinates that are none."""
+        return [2.0 * math.pi if self.uses_angles else 0.0] * self.n_slow
 
     def propose(self, slow: Tensor, noise: Tensor) -> Tensor:
         """Draw where to go from slow coordinates (batch, n_slow); noise is (batch, n_propose_noise)."""
@@ -224,18 +224,13 @@ class GLDP(ExplicitLatentModule):
         offset = -np.asarray(matrix, dtype=np.float64) @ np.asarray(mean, dtype=np.float64)
         self._set_slow(self.torsions if uses_torsions else self.torsions[:0], matrix, offset, uses_angles=False)
 
-    def set_slow_angles(self, torsions: np.ndarray, deviations: np.ndarray) -> None:
-        """Let torsion angles be the slow coordinates, each in units of its standard deviation.
+    def set_slow_angles(self, torsions: np.ndarray) -> None:
+        """Let torsion angles be the slow coordinates: (n_slow,) indices of the model's torsions.
 
-        Parameters
-        ----------
-        torsions : ndarray of int
-            (n_slow,) of the model's torsions.
-        deviations : ndarray
-            (n_slow,) [rad]
+        In radians, whatever their spread in the data: that of an angle with several basins says nothing of how stiff a
+        restraint may pull within one.
         """
-        scales = 1.0 / np.asarray(deviations, dtype=np.float64)[:, None]  # (n_slow, 1)
-        self._set_slow(self.torsions[torsions], scales, np.zeros(len(scales)), uses_angles=True)
+        self._set_slow(self.torsions[torsions], np.ones((len(torsions), 1)), np.zeros(len(torsions)), uses_angles=True)
 
     def _set_slow(self, torsions: Tensor, matrix: np.ndarray, offset: np.ndarray, uses_angles: bool) -> None:
         device = self.latent_mean.device

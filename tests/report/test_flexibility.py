@@ -59,5 +59,5 @@ def test_other_programs_read_b_factors_and_ellipsoids(flexibility, tmp_path):
 
 
 def test_a_missing_folder_is_said_before_anything_is_written(flexibility, tmp_path):
-    with pytest.raises(LatentError, match="out: the folder .* does not exist; create it first"):
+    with pytest.raises(LatentError, match=r"out: the folder .* does not exist; create it first"):
         flexibility[0].write(tmp_path / "nowhere" / "peptide")

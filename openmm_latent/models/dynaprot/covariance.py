@@ -173,7 +173,7 @@ def _symmetric_factor(covariance: Tensor) -> Tensor:
 
 def rmsf(covariance: Tensor) -> Tensor:
     """Return each residue's root mean square fluctuation, (n_residues,) [nm], of (3 n, 3 n) [nm^2]."""
-    return _marginals(covariance).diagonal(dim1=1, dim2=2).sum(dim=1).sqrt()
+    return marginals(covariance).diagonal(dim1=1, dim2=2).sum(dim=1).sqrt()
 
 
 def ellipsoids(covariance: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
@@ -191,7 +191,7 @@ def ellipsoids(covariance: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
     axes : Tensor
         (n_residues, 3, 3), unit vectors as rows, in the order of `lengths`; their signs mean nothing.
     """
-    values, vectors = torch.linalg.eigh(_marginals(covariance))
+    values, vectors = torch.linalg.eigh(marginals(covariance))
     return values.flip(1).clamp(min=0.0).sqrt(), vectors.flip(2).transpose(1, 2)
 
 
@@ -221,7 +221,7 @@ def couplings(covariance: Tensor, rotations: Tensor | None = None) -> Tensor:
     return traces * scales[:, None] * scales[None, :]
 
 
-def _marginals(covariance: Tensor) -> Tensor:
+def marginals(covariance: Tensor) -> Tensor:
     """Return the 3 x 3 blocks on the diagonal, (n_residues, 3, 3) [nm^2], double precision."""
     n_residues = len(covariance) // 3
     blocks = covariance.double().reshape(n_residues, 3, n_residues, 3)

@@ -12,8 +12,6 @@ Source: Jumper et al., Nature 596, 583 (2021), supplement, algorithms 11 to 15.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
@@ -47,7 +45,6 @@ class TriangleMultiplication(nn.Module):
             product = torch.matmul(left, right.transpose(-1, -2))
         else:
             product = torch.matmul(left.transpose(-1, -2), right)
-        # A mean, not a sum, would do as well: the norm that follows takes the size out.
         product = self.norm_out(product.permute(0, 2, 3, 1))
         return torch.sigmoid(self.to_gate(normed)) * self.to_out(product)
 
@@ -65,7 +62,6 @@ class TriangleAttention(nn.Module):
     def __init__(self, n_pair: int, n_heads: int, head_width: int, is_starting: bool):
         super().__init__()
         self.is_starting, self.n_heads = is_starting, n_heads
-        self._scale = 1.0 / math.sqrt(head_width)
         self.norm = nn.LayerNorm(n_pair)
         self.to_queries_keys_values = nn.Linear(n_pair, 3 * n_heads * head_width, bias=False)
         self.to_bias = nn.Linear(n_pair, n_heads, bias=False)
@@ -73,17 +69,18 @@ class TriangleAttention(nn.Module):
         self.to_out = nn.Linear(n_heads * head_width, n_pair)
 
     def forward(self, pair: Tensor, pair_mask: Tensor) -> Tensor:
-        """Return the update of (b, n, n, n_pair); `pair_mask` (b, n, n), zero for padding."""
+        """Return the update of (b, n, n, n_pair); `pair_mask` (b, n, n), the product of two residues' masks."""
         if not self.is_starting:
             pair, pair_mask = pair.transpose(1, 2), pair_mask.transpose(1, 2)
         n_batch, n, _, _ = pair.shape
         normed = self.norm(pair)
         shaped = self.to_queries_keys_values(normed).view(n_batch, n, n, 3, self.n_heads, -1)
-        queries, keys, values = shaped.permute(3, 0, 1, 4, 2, 5).unbind(0)  # (b, n, n_heads, n, head_width)
-        logits = self._scale * torch.matmul(queries, keys.transpose(-1, -2))  # (b, n, n_heads, n, n)
-        logits = logits + self.to_bias(normed).permute(0, 3, 1, 2).unsqueeze(1)
-        logits = logits.masked_fill((pair_mask == 0).view(n_batch, n, 1, 1, n), -1e9)
-        gathered = torch.matmul(torch.softmax(logits, dim=-1), values).transpose(2, 3).flatten(-2)
+        queries, keys, values = shaped.flatten(0, 1).permute(2, 0, 3, 1, 4).unbind(0)  # (b n, n_heads, n, head_width)
+        bias = self.to_bias(normed).permute(0, 3, 1, 2)  # (b, n_heads, n, n), the same for each row
+        hidden = (pair_mask.amax(1) == 0).view(n_batch, 1, 1, n)
+        bias = bias.masked_fill(hidden, -1e9).unsqueeze(1).expand(-1, n, -1, -1, -1).flatten(0, 1)
+        gathered = nn.functional.scaled_dot_product_attention(queries, keys, values, attn_mask=bias)
+        gathered = gathered.transpose(1, 2).reshape(n_batch, n, n, -1)
         update = self.to_out(torch.sigmoid(self.to_gate(normed)) * gathered)
         return update if self.is_starting else update.transpose(1, 2)
 

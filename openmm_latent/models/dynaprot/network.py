@@ -19,17 +19,51 @@ from torch import Tensor, nn
 from openmm_latent.data.backbone import N_RESIDUE_TYPES
 from openmm_latent.errors import require
 from openmm_latent.models.dynaprot.config import DynaProtConfig
+from openmm_latent.models.dynaprot.surroundings import (
+    N_PAIR_FEATURES,
+    N_RESIDUE_FEATURES,
+    Structure,
+    centred_structure,
+    pair_features,
+    residue_features,
+)
 from openmm_latent.nn.invariant_point_attention import InvariantPointAttention
 from openmm_latent.nn.pair_blocks import PairBlock
 
 #: Added to softplus on diagonals, so that a covariance never becomes singular [Å].
 LEAST_DIAGONAL_ANGSTROM = 1e-3
+#: The motion of all residues as one, which superposed frames have not: less than any true motion [Å^2].
+COMMON_SHIFT = 1e-3
 ANGSTROM_PER_NM = 10.0
 
 
 def _shift(scale: float) -> float:
     """Return what softplus makes `scale` of."""
     return math.log(math.expm1(scale))
+
+
+def without_common_shift(coupling: Tensor, mask: Tensor) -> Tensor:
+    """Take the motion of all residues as one out of couplings, but for `COMMON_SHIFT`; positive definite as before.
+
+    Parameters
+    ----------
+    coupling : Tensor
+        (b, n, n) [Å^2]; whatever padding holds
+    mask : Tensor
+        (b, n) of bool
+
+    Returns
+    -------
+    Tensor
+        (b, n, n) [Å^2] P C P + `COMMON_SHIFT` u u^T with u all ones of length 1, P = 1 - u u^T; zero for padding
+    """
+    weight = mask.to(coupling.dtype)
+    n_residues = weight.sum(1).clamp(min=1.0)[:, None, None]
+    kept = coupling * weight.unsqueeze(1) * weight.unsqueeze(2)
+    by_row = kept.sum(2, keepdim=True) / n_residues
+    overall = by_row.sum(1, keepdim=True) / n_residues
+    centred = kept - by_row - by_row.transpose(1, 2) + overall + COMMON_SHIFT / n_residues
+    return centred * weight.unsqueeze(1) * weight.unsqueeze(2)
 
 
 class BackboneLayer(nn.Module):
@@ -62,13 +96,18 @@ class InvariantBackbone(nn.Module):
     def __init__(self, config: DynaProtConfig):
         super().__init__()
         self.embedding = nn.Embedding(N_RESIDUE_TYPES, config.width)
+        self.uses_surroundings = config.uses_surroundings
+        if self.uses_surroundings:
+            self.from_surroundings = nn.Linear(N_RESIDUE_FEATURES, config.width)
         self.layers = nn.ModuleList(BackboneLayer(config) for _ in range(config.n_layers))
 
-    def forward(self, residue_types: Tensor, rotations: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
-        """Return features, (b, n, width); positions (b, n, 3) [nm] near the origin."""
-        single = self.embedding(residue_types)
+    def forward(self, shape: Structure) -> Tensor:
+        """Return features, (b, n, width)."""
+        single = self.embedding(shape.residue_types)
+        if self.uses_surroundings:
+            single = single + self.from_surroundings(residue_features(shape))
         for layer in self.layers:
-            single = layer(single, rotations, positions, mask)
+            single = layer(single, shape.rotations, shape.positions, shape.mask)
         return single
 
 
@@ -83,13 +122,13 @@ class MarginalNetwork(nn.Module):
         rows, columns = torch.tril_indices(3, 3, -1)
         self.register_buffer("below", 3 * rows + columns, persistent=False)
 
-    def forward(self, residue_types: Tensor, rotations: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, shape: Structure) -> Tensor:
         """Return lower triangular factors, (b, n, 3, 3) [Å]; the identity for padding."""
-        numbers = self.head(self.backbone(residue_types, rotations, positions, mask))
+        numbers = self.head(self.backbone(shape))
         diagonal = nn.functional.softplus(numbers[..., :3] + self._shift) + LEAST_DIAGONAL_ANGSTROM
         factor = torch.diag_embed(diagonal).flatten(-2)  # (b, n, 9)
         factor = factor.index_copy(-1, self.below, numbers[..., 3:]).unflatten(-1, (3, 3))
-        return torch.where(mask[..., None, None], factor, torch.eye(3, dtype=factor.dtype, device=factor.device))
+        return torch.where(shape.mask[..., None, None], factor, torch.eye(3, dtype=factor.dtype, device=factor.device))
 
 
 class PairNetwork(nn.Module):
@@ -101,6 +140,9 @@ class PairNetwork(nn.Module):
         self.backbone = InvariantBackbone(config)
         self.from_first = nn.Linear(width, n_pair)
         self.from_second = nn.Linear(width, n_pair, bias=False)
+        self.uses_surroundings = config.uses_surroundings
+        if self.uses_surroundings:
+            self.from_surroundings = nn.Linear(N_PAIR_FEATURES, n_pair)
         self.blocks = nn.ModuleList(
             PairBlock(
                 n_pair,
@@ -117,20 +159,22 @@ class PairNetwork(nn.Module):
         self.head = nn.Sequential(*layers, nn.Linear(n_pair, 1))
         self._shift = _shift(config.initial_scale_angstrom)
 
-    def forward(self, residue_types: Tensor, rotations: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
-        """Return L L^T, (b, n, n) [Å^2]; the identity for padding."""
-        single = self.backbone(residue_types, rotations, positions, mask)
+    def forward(self, shape: Structure) -> Tensor:
+        """Return L L^T less the motion of all residues as one, (b, n, n) [Å^2]; the identity for padding."""
+        single, mask = self.backbone(shape), shape.mask
         # one linear map of two residues' features side by side: (b, n, n, n_pair)
         pair = self.from_first(single).unsqueeze(2) + self.from_second(single).unsqueeze(1)
+        if self.uses_surroundings:
+            pair = pair + self.from_surroundings(pair_features(shape))
         is_pair = mask.unsqueeze(1) & mask.unsqueeze(2)
         weights = is_pair.to(pair.dtype)
         for block in self.blocks:
             pair = block(pair, weights)
         numbers = self.head(pair).squeeze(-1) * weights  # (b, n, n)
         diagonal = nn.functional.softplus(numbers.diagonal(dim1=-2, dim2=-1) + self._shift) + LEAST_DIAGONAL_ANGSTROM
-        diagonal = torch.where(mask, diagonal, torch.ones_like(diagonal))
         factor = numbers.tril(-1) + torch.diag_embed(diagonal)
-        return torch.matmul(factor, factor.transpose(-1, -2))
+        coupling = without_common_shift(torch.matmul(factor, factor.transpose(-1, -2)), mask)
+        return coupling + torch.diag_embed(mask.logical_not().to(coupling.dtype))
 
 
 class DynaProt(nn.Module):
@@ -179,12 +223,5 @@ class DynaProt(nn.Module):
             f"rotations must have shape (batch, n_residues, 3, 3) for residue_types {tuple(residue_types.shape)}, got "
             f"{tuple(rotations.shape)}; give one frame a residue, batch first",
         )
-        weight = mask.to(positions.dtype).unsqueeze(-1)
-        centre = (positions * weight).sum(1, keepdim=True) / weight.sum(1, keepdim=True).clamp(min=1.0)
-        centred = (positions - centre) * weight
-        rotations = torch.where(
-            mask[..., None, None], rotations, torch.eye(3, dtype=rotations.dtype, device=rotations.device)
-        )
-        factor = self.marginal(residue_types, rotations, centred, mask)
-        coupling = self.pair(residue_types, rotations, centred, mask)
-        return factor / ANGSTROM_PER_NM, coupling / ANGSTROM_PER_NM**2
+        shape = centred_structure(residue_types, rotations, positions, chains, mask)
+        return self.marginal(shape) / ANGSTROM_PER_NM, self.pair(shape) / ANGSTROM_PER_NM**2

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,8 @@ def run(script: Path, folder: Path, *options: str) -> str:
 
 @pytest.mark.parametrize("script", EXAMPLES, ids=lambda path: path.stem)
 def test_example(script: Path, tmp_path: Path) -> None:
+    if "openmmtorch" in script.read_text() and find_spec("openmmtorch") is None:
+        pytest.skip("openmmtorch is not installed; `make test-openmm-torch` runs this where it is")
     text = run(script, tmp_path)
     assert len(script.read_text().splitlines()) < 60
     if script.stem.startswith("01"):
@@ -42,6 +45,10 @@ def test_example(script: Path, tmp_path: Path) -> None:
     if script.stem.startswith("03"):
         assert "13 jumps in hybrid.latent.csv" in text
         assert "restart equals the run that went on: True" in text
+    if script.stem.startswith("05"):
+        assert re.search(r"([1-9]\d*) of 10 jumps accepted", text)
+        by_torch, by_openmm = (float(energy) for energy in re.findall(r"(\S+) kJ/mol", text))
+        assert abs(by_torch - by_openmm) < 1e-3
 
 
 @pytest.mark.slow

@@ -44,7 +44,11 @@ class InvariantPointAttention(nn.Module):
         self, width: int, n_heads: int, n_scalar: int, n_query_points: int, n_value_points: int, n_pair: int = 0
     ):
         super().__init__()
-        require(min(width, n_heads, n_scalar, n_query_points, n_value_points) >= 1, "sizes must be at least 1")
+        sizes = (width, n_heads, n_scalar, n_query_points, n_value_points)
+        require(
+            min(sizes) >= 1,
+            f"width, n_heads, n_scalar, n_query_points and n_value_points must be at least 1, got {sizes}",
+        )
         self.n_heads, self.n_scalar, self.n_pair = n_heads, n_scalar, n_pair
         self.n_query_points, self.n_value_points = n_query_points, n_value_points
         n_terms = 3 if n_pair > 0 else 2  # of a logit: scalars, points, pairs

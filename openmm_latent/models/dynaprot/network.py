@@ -63,6 +63,7 @@ def without_common_shift(coupling: Tensor, mask: Tensor) -> Tensor:
     by_row = kept.sum(2, keepdim=True) / n_residues
     overall = by_row.sum(1, keepdim=True) / n_residues
     centred = kept - by_row - by_row.transpose(1, 2) + overall + COMMON_SHIFT / n_residues
+    centred = 0.5 * (centred + centred.transpose(1, 2))  # symmetric to the last bit
     return centred * weight.unsqueeze(1) * weight.unsqueeze(2)
 
 

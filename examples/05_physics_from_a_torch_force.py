@@ -1,6 +1,7 @@
 """Jumps between MD whose physics is a TorchForce: openmm-torch and openmm-latent in one process, on one libtorch.
 
-openmm-torch wants an environment of its own; `make test-openmm-torch` makes one and runs this in it.
+openmm-torch wants an environment of its own; `make test-openmm-torch` makes one and runs this in it. Import torch
+before openmm, which loads openmm-torch's plugin at once: that looks for libraries which torch brings along.
 """
 
 from pathlib import Path
@@ -10,10 +11,10 @@ from openmm import Context, LangevinMiddleIntegrator, Platform, VerletIntegrator
 from openmm.app import PDBFile, Simulation
 from openmm.unit import femtosecond, kelvin, picosecond
 from openmmtorch import TorchForce
-from torch_amber import Amber
 
 from openmm_latent import LatentModel
 from openmm_latent.data.forcefields import build_system
+from torch_amber import Amber
 
 DATA = Path(__file__).parent / "data"
 REFERENCE = Platform.getPlatform("Reference")

@@ -1,7 +1,7 @@
 """Load the C++ side: check versions, then load one library a platform and keep why any did not load.
 
-Importing this module does the work, once. openmm and torch come first, so that the loader finds their libraries by
-name wherever this package lies.
+Importing this module does the work, once. torch and openmm come first, so that the loader finds their libraries by
+name wherever this package lies; torch before openmm, which opens openmm-torch's plugin as soon as it is imported.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ import importlib
 from pathlib import Path
 from types import ModuleType
 
-import openmm
 import torch
+
+# isort: split
+import openmm
 
 from openmm_latent.errors import LatentError, require
 

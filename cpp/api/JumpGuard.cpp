@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <iterator>
+#include <numeric>
 #include <unordered_map>
 
 #include "openmm/System.h"
@@ -15,30 +17,54 @@ namespace OpenMMLatent {
 
 namespace {
 
-/** For each atom, the atoms at most three bonds away. */
-vector<set<int>> bondedNeighbours(int numParticles, const vector<vector<int>>& bonds) {
-    vector<vector<int>> direct(numParticles);
-    for (auto& bond : bonds) {
-        direct[bond[0]].push_back(bond[1]);
-        direct[bond[1]].push_back(bond[0]);
-    }
-    vector<set<int>> near(numParticles);
-    for (int i = 0; i < numParticles; i++)
-        for (int j : direct[i]) {
-            near[i].insert(j);
-            for (int k : direct[j]) {
-                near[i].insert(k);
-                near[i].insert(direct[k].begin(), direct[k].end());
-            }
-        }
-    return near;
+/** For each particle, where its bonded neighbours begin in a list of all of them. */
+vector<int> directBegins(const vector<vector<int>>& bonds, int numParticles) {
+    vector<int> begins((size_t) numParticles + 1, 0);
+    for (auto& bond : bonds)
+        for (int atom : bond)
+            begins[(size_t) atom + 1]++;
+    partial_sum(begins.begin(), begins.end(), begins.begin());
+    return begins;
 }
 
 }  // namespace
 
+BondedPairs::BondedPairs(const StructureTerms& terms, int numParticles) : begins((size_t) numParticles + 1, 0) {
+    // The neighbours of i are direct[first[i]] to direct[first[i + 1] - 1].
+    vector<int> first = directBegins(terms.bonds, numParticles), next = first, direct(2 * terms.bonds.size());
+    for (auto& bond : terms.bonds) {
+        direct[(size_t) next[bond[0]]++] = bond[1];
+        direct[(size_t) next[bond[1]]++] = bond[0];
+    }
+    vector<bool> isHeavy((size_t) numParticles, false);
+    for (int atom : terms.heavyAtoms)
+        isHeavy[atom] = true;
+    vector<int> near;  // each atom's, before those that are there twice are dropped
+    for (int atom = 0; atom < numParticles; atom++) {
+        near.clear();
+        if (isHeavy[atom]) {
+            near.push_back(atom);
+            size_t reached = 0;
+            for (int bonds = 0; bonds < 3; bonds++)
+                for (size_t last = near.size(); reached < last; reached++)
+                    near.insert(near.end(), direct.begin() + first[near[reached]],
+                                direct.begin() + first[near[reached] + 1]);
+        }
+        sort(near.begin(), near.end());
+        near.erase(unique(near.begin(), near.end()), near.end());
+        copy_if(near.begin(), near.end(), back_inserter(others), [&](int other) { return isHeavy[other]; });
+        begins[(size_t) atom + 1] = others.size();
+    }
+    others.shrink_to_fit();
+}
+
+bool BondedPairs::contains(int first, int second) const {
+    auto begin = others.begin() + (ptrdiff_t) begins[first], end = others.begin() + (ptrdiff_t) begins[first + 1];
+    return binary_search(begin, end, second);
+}
+
 JumpGuard::JumpGuard(const StructureTerms& terms, const map<string, double>& thresholds, ContextImpl& context)
-        : terms(terms), thresholds(thresholds), context(context),
-          bonded(bondedNeighbours(context.getSystem().getNumParticles(), terms.bonds)),
+        : terms(terms), thresholds(thresholds), context(context), bonded(terms, context.getSystem().getNumParticles()),
           isPeriodic(context.getSystem().usesPeriodicBoundaryConditions()) {}
 
 void JumpGuard::begin() {
@@ -161,7 +187,7 @@ bool JumpGuard::hasClash(const vector<Vec3>& after) const {
                         continue;
                     for (int j : found->second)
                         // What was as close before, a metal's ligand say, is no clash.
-                        if (distance(after, i, j) < cell && bonded[i].count(j) == 0 && distance(before, i, j) >= cell)
+                        if (distance(after, i, j) < cell && !bonded.contains(i, j) && distance(before, i, j) >= cell)
                             return true;
                 }
         cells[key(place[0], place[1], place[2])].push_back(i);

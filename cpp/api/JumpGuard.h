@@ -3,7 +3,6 @@
 #define OPENMM_LATENT_JUMP_GUARD_H_
 
 #include <map>
-#include <set>
 #include <string>
 #include <vector>
 
@@ -12,6 +11,17 @@
 #include "openmm_latent/LatentIntegrator.h"
 
 namespace OpenMMLatent {
+
+/** Which heavy atoms are at most three bonds apart: for each a sorted list, all of them in one array. */
+class BondedPairs {
+public:
+    BondedPairs(const StructureTerms& terms, int numParticles);
+    bool contains(int first, int second) const;
+
+private:
+    std::vector<size_t> begins;  // (n_particles + 1) in `others`
+    std::vector<int> others;
+};
 
 /** Compares the frame after a jump with the one before it. */
 class JumpGuard {
@@ -45,7 +55,7 @@ private:
     const StructureTerms& terms;
     const std::map<std::string, double>& thresholds;
     OpenMM::ContextImpl& context;
-    std::vector<std::set<int>> bonded;  // for each atom, the atoms at most three bonds away
+    BondedPairs bonded;
     std::vector<OpenMM::Vec3> before;
     bool isPeriodic;
     OpenMM::Vec3 box[3];

@@ -7,6 +7,7 @@ from openmm_latent.reporters import LatentReporter
 from openmm_latent.simulation import LatentIntegrator, LatentModel
 from openmm_latent.tuning import tune_driving
 from openmm_latent.version import __version__
+from openmm_latent.walkers import Walkers
 
 __all__ = [
     "LatentError",
@@ -14,6 +15,7 @@ __all__ = [
     "LatentModel",
     "LatentReporter",
     "LatentRestraintForce",
+    "Walkers",
     "__version__",
     "tune_driving",
 ]

@@ -24,6 +24,7 @@ _COLUMNS = (
     "energy_after_kj_per_mol",
     "largest_force_kj_per_mol_nm",
     "minimizer_iterations",
+    "candidates",
     "work_kj_per_mol",
     "log_proposal_ratio",
     "acceptance",
@@ -49,14 +50,16 @@ class LatentReporter:
     model : LatentModel, optional
         Gives the slow coordinates (without it those columns are left out) and the lag time.
     append : bool
-        Go on with an existing file, after a restart.
+        Go on with an existing file, after a restart; its columns must be the same.
 
     Notes
     -----
     `md_time_ps` is the Context's time, that of relaxation alone. `accepted_jumps_x_lag_time_ps` is the physical time
     that accepted jumps stand for if the model's lag time is taken at its word; nan without `model`, or with several.
-    Work, driven steps, steps per perturbation and sigma are those of a steered or exact jump; the logarithm of
-    q(from | to) / q(to | from) and the acceptance, which is the probability of the Metropolis test, of an exact one.
+    `candidates` counts the frames that a jump tried (`nProposals`); energy after, force, iterations and reason are of
+    the last one. Work, driven steps, steps per perturbation and sigma are those of a steered or exact jump; the
+    logarithm of q(from | to) / q(to | from) and the acceptance, which is the probability of the Metropolis test, of an
+    exact one.
     Slow coordinates: `start_i` of the frame that such a jump left, `from_i` and `to_i` between which it was driven (in
     exact mode those that were drawn), `reached_i` of the frame at the drive's end, accepted or not. What
     does not apply stays empty.
@@ -73,18 +76,21 @@ class LatentReporter:
         self._model = model
         self._last_jump: int | None = None
         self._atoms: list[int] = []  # the model's, once the topology is known
+        n_slow = 0 if model is None else model.manifest.n_slow
+        columns = [*_COLUMNS]
+        columns += [f"{name}_{i + 1}" for name in ("start", "from", "to", "reached", "slow") for i in range(n_slow)]
         has_rows = False
         if isinstance(file, str | Path):
             has_rows = append and Path(file).exists() and Path(file).stat().st_size > 0
+            if has_rows:
+                _require_columns(Path(file), columns)
             self._file: TextIO = open(file, "a" if append else "w", newline="")  # noqa: SIM115  closed by __del__
         else:
             self._file = file
         self._owns_file = self._file is not file
         self._writer = csv.writer(self._file)
-        n_slow = 0 if model is None else model.manifest.n_slow
         if not has_rows:
-            slow = [f"{name}_{i + 1}" for name in ("start", "from", "to", "reached", "slow") for i in range(n_slow)]
-            self._writer.writerow([*_COLUMNS, *slow])
+            self._writer.writerow(columns)
             self._file.flush()
 
     def describeNextReport(self, simulation: Simulation) -> dict[str, Any]:
@@ -131,6 +137,7 @@ class LatentReporter:
                 f"{record.energyAfter:.6g}",
                 f"{record.largestForce:.6g}",
                 record.minimizerIterations,
+                record.candidates,
                 f"{record.work:.6g}" if record.isSteered else "",
                 f"{record.logProposalRatio:.6g}" if is_exact else "",
                 f"{record.acceptance:.6g}" if is_exact else "",
@@ -158,3 +165,14 @@ class LatentReporter:
     def __del__(self) -> None:
         if getattr(self, "_owns_file", False):
             self._file.close()
+
+
+def _require_columns(path: Path, columns: list[str]) -> None:
+    """Refuse to append to a table of other columns, which rows would not fit."""
+    with open(path, newline="") as file:
+        found = next(csv.reader(file))
+    require(
+        found == columns,
+        f"file {path} has other columns than this reporter ({len(found)} and {len(columns)}), so it was written with "
+        f"another model or by another version; give another file, or append=False",
+    )

@@ -135,6 +135,7 @@ class LatentModel:
         drivingFriction: Any = 1.0,
         proposal: Mapping[str, float] | None = None,
         runner: str = "auto",
+        nProposals: int = 1,
     ) -> LatentIntegrator:
         """Wrap an OpenMM integrator so that it alternates with jumps of this model.
 
@@ -183,6 +184,11 @@ class LatentModel:
         runner : {"auto", "torchscript", "aoti"}
             "auto" runs methods that the bundle holds compiled (`openmm-latent export --runner aoti`) where they were
             made for this machine and the Context's platform, and TorchScript elsewhere; "aoti" refuses to be without.
+        nProposals : int
+            Candidate frames that one module call draws for a decoded jump. They are tried one after the other until one
+            is accepted, and if none is, the jump is refused for the last one's reason: worth it where much is refused.
+            The first candidate is the frame that nProposals=1 would draw. Several run as TorchScript, since methods are
+            compiled for one frame. Driven jumps have one.
 
         Returns
         -------
@@ -209,6 +215,10 @@ class LatentModel:
             mode != "exact" or velocities == "redraw",
             "velocities must be 'redraw' in exact mode, got 'keep': velocities that depend on a jump's outcome bias it",
         )
+        require(
+            isinstance(nProposals, int) and nProposals >= 1,
+            f"nProposals must be a whole number of frames, at least 1, got {nProposals!r}",
+        )
         require(velocities in _VELOCITIES, f"velocities must be 'redraw' or 'keep', got {velocities!r}")
         require(
             isinstance(jumpInterval, int) and jumpInterval >= 1,
@@ -219,6 +229,12 @@ class LatentModel:
             realisation == "steer" or not topo.has_water(topology),
             "topology holds water: a jump that writes decoded coordinates would leave the solvent where it is, on top "
             "of the moved atoms; give realisation='steer' and call model.addRestraint(system, topology) before",
+        )
+        require(
+            nProposals == 1 or realisation == "decode",
+            f"nProposals must be 1 when jumps are driven, got {nProposals}: in exact mode taking the first accepted of "
+            f"several would bias the ensemble, and in a steered jump each would cost a whole drive; use mode='guarded' "
+            f"and realisation='decode'",
         )
         for model in models:
             require(
@@ -241,6 +257,7 @@ class LatentModel:
             integrator.setThreshold(name, value)
         integrator.setMode(MODES[mode])
         integrator.setRealisation(REALISATIONS[realisation])
+        integrator.setNumProposals(nProposals)
         integrator.setDriving(**driving)
         integrator.setRandomNumberSeed(seed)
         integrator.setTemperature(kelvin)

@@ -31,6 +31,7 @@ FLOORS = {
     "simulation": 5,
     "tuning": 5,
     "reporters": 5,
+    "walkers": 5,
     "analysis": 5,
     "ensemble": 5,
     "report": 6,

@@ -1,13 +1,10 @@
 // openmm-latent: learned latent jumps for OpenMM. MIT licence, see LICENSE.
 #include "openmm_latent/LatentIntegrator.h"
 
-#include <chrono>
 #include <cmath>
-#include <limits>
 
 #include "Bytes.h"
 #include "JumpGuard.h"
-#include "Minimizer.h"
 #include "Relaxation.h"
 #include "openmm/Context.h"
 #include "openmm/OpenMMException.h"
@@ -22,8 +19,6 @@ namespace OpenMMLatent {
 
 namespace {
 
-const size_t MaxRecords = 10000;
-
 const map<string, double> DefaultThresholds = {
     {"maxEnergyIncrease", 50.0},  {"maxForce", 5000.0},
     {"maxWork", 100.0},           {"maxConstraintError", 1e-3},
@@ -32,28 +27,25 @@ const map<string, double> DefaultThresholds = {
     {"minimizerTolerance", 50.0},
 };
 
-double secondsSince(chrono::steady_clock::time_point start) {
-    return chrono::duration<double>(chrono::steady_clock::now() - start).count();
+void checkProposals(LatentIntegrator::Mode mode, LatentIntegrator::Realisation realisation, int numProposals) {
+    if (numProposals < 1)
+        throw OpenMMException("nProposals must be at least 1, got " + to_string(numProposals));
+    if (numProposals > 1 && mode == LatentIntegrator::Exact)
+        throw OpenMMException("nProposals must be 1 in mode 'exact', got " + to_string(numProposals) +
+                              ": to take the first of several that is accepted would bias the ensemble");
+    if (numProposals > 1 && realisation == LatentIntegrator::Steer)
+        throw OpenMMException("nProposals must be 1 with realisation 'steer', got " + to_string(numProposals) +
+                              ": each proposal would cost a whole drive; decode, or let jumps come more often");
 }
 
 LatentJumpKernel& as(Kernel& kernel) { return kernel.getAs<LatentJumpKernel>(); }
 
 }  // namespace
 
-/** Marks the time in which position changes are our own, so that stateChanged() does not take them for the user's. */
-class LatentIntegrator::JumpScope {
-public:
-    explicit JumpScope(bool& flag) : flag(flag) { flag = true; }
-    ~JumpScope() { flag = false; }
-
-private:
-    bool& flag;
-};
-
 LatentIntegrator::LatentIntegrator(Integrator* relaxation, int jumpInterval)
-        : mode(Guarded), realisation(Decode), jumpInterval(1), seed(0), numParticles(0), temperature(-1),
-          redrawsVelocities(true), stepsSinceJump(0), numJumps(0), isJumping(false), hasLoadedCheckpoint(false),
-          driver(nullptr) {
+        : mode(Guarded), realisation(Decode), jumpInterval(1), seed(0), numProposals(1), numParticles(0),
+          temperature(-1), redrawsVelocities(true), stepsSinceJump(0), numJumps(0), isJumping(false),
+          hasLoadedCheckpoint(false), driver(nullptr) {
     thresholds = DefaultThresholds;
     // addIntegrator takes ownership, so whatever can be refused is refused first.
     if (relaxation == nullptr)
@@ -73,6 +65,7 @@ int LatentIntegrator::addBundle(const LatentBundle& bundle) {
         throw OpenMMException("addBundle: bundle '" + bundle.name +
                               "' came after the Context was created; add every bundle before");
     bundles.push_back(bundle);
+    bundleFingerprints += fingerprint(bundle.archive);
     return (int) bundles.size() - 1;
 }
 
@@ -92,13 +85,20 @@ void LatentIntegrator::setJumpInterval(int steps) {
 void LatentIntegrator::setMode(Mode value) {
     if (owner != nullptr && value == Exact && driver == nullptr)
         throw OpenMMException("setMode: exact mode must be chosen before the Context is created");
+    checkProposals(value, realisation, numProposals);
     mode = value;
 }
 
 void LatentIntegrator::setRealisation(Realisation value) {
     if (owner != nullptr && value == Steer && driver == nullptr)
         throw OpenMMException("setRealisation: steering must be chosen before the Context is created");
+    checkProposals(mode, value, numProposals);
     realisation = value;
+}
+
+void LatentIntegrator::setNumProposals(int value) {
+    checkProposals(mode, realisation, value);
+    numProposals = value;
 }
 
 void LatentIntegrator::setDriving(const Driving& value) {
@@ -231,128 +231,6 @@ double LatentIntegrator::relaxationTemperature() const {
         throw OpenMMException("the relaxation integrator has no temperature of its own, so velocities cannot be "
                               "redrawn after a jump; give temperature to createIntegrator or keep velocities");
     return kelvin;
-}
-
-void LatentIntegrator::step(int steps) {
-    if (context == nullptr)
-        throw OpenMMException("This Integrator is not bound to a context!");
-    while (steps > 0) {
-        if (stepsSinceJump >= jumpInterval && !bundles.empty()) {
-            jump();
-            stepsSinceJump = 0;
-        }
-        int relaxation = bundles.empty() ? steps : (int) min<long long>(steps, jumpInterval - stepsSinceJump);
-        CompoundIntegrator::step(relaxation);
-        stepsSinceJump += relaxation;
-        steps -= relaxation;
-    }
-}
-
-bool LatentIntegrator::jump() {
-    if (context == nullptr)
-        throw OpenMMException("This Integrator is not bound to a context!");
-    if (bundles.empty())
-        throw OpenMMException("jump: this LatentIntegrator has no bundle; add one before the Context is created");
-    JumpScope scope(isJumping);
-    JumpRecord record;
-    record.number = numJumps + 1;
-    record.bundle = (int) (numJumps % getNumBundles());
-    record.step = context->getStepCount();
-    record.mode = mode;
-    record.isSteered = drives();
-    record.energyAfter = record.largestForce = numeric_limits<double>::quiet_NaN();
-    // Whatever could stop the jump half way is asked before anything moves.
-    if (redrawsVelocities || drives())
-        relaxationTemperature();
-    as(kernel).save(*context);
-    try {
-        record.accepted = attempt(record);
-    } catch (...) {
-        as(kernel).restore(*context);
-        CompoundIntegrator::stateChanged(State::Positions);
-        throw;
-    }
-    if (record.accepted && mode == Exact)
-        as(kernel).resetState(record.bundle);  // proposals have no memory, and the frame is another
-    else if (record.accepted)
-        as(kernel).commitState(record.bundle);
-    else
-        as(kernel).restore(*context);
-    auto start = chrono::steady_clock::now();
-    // In exact mode whatever the outcome: velocities that depend on it would bias the ensemble.
-    if (mode == Exact || (record.accepted && redrawsVelocities))
-        drawVelocities(record.number, mode == Exact);
-    else if (record.accepted)
-        context->applyVelocityConstraints(getConstraintTolerance());  // the constrained bonds point elsewhere now
-    record.velocitySeconds += secondsSince(start);
-    // Forces that the relaxation has cached belong to other positions now.
-    CompoundIntegrator::stateChanged(State::Positions);
-    count(record);
-    return record.accepted;
-}
-
-bool LatentIntegrator::attempt(JumpRecord& record) {
-    if (mode == Exact)
-        return attemptExact(record);
-    return realisation == Steer ? attemptSteered(record) : attemptDecoded(record);
-}
-
-void LatentIntegrator::beginAt(double energy, JumpRecord& record) {
-    if (!isfinite(energy))
-        throw OpenMMException("jump " + to_string(record.number) + ": the energy before the jump is not finite; " +
-                              "the positions were broken before it (minimise first, or shorten the time step)");
-    record.energyBefore = energy;
-}
-
-void LatentIntegrator::drawVelocities(long long number, bool isForRelaxation) {
-    // Not Context::setVelocitiesToTemperature, which shifts leapfrog velocities with the forces of all groups, those
-    // that the relaxation leaves out included.
-    context->setVelocities(
-        getVelocitiesForTemperature(context->getSystem(), relaxationTemperature(), mixedSeed(seed, number)));
-    context->applyVelocityConstraints(getConstraintTolerance());
-    // A relaxation that keeps its velocities half a step before its positions (LangevinMiddle, Verlet) must get them
-    // so: as drawn, they would be half a kick too far, and stiff modes would be some percent off after every attempt.
-    double offset = getVelocityTimeOffset();
-    if (!isForRelaxation || offset == 0)
-        return;
-    vector<Vec3> shifted;
-    context->calcForcesAndEnergy(true, false, getIntegrationForceGroups());
-    context->computeShiftedVelocities(-offset, shifted);
-    context->setVelocities(shifted);
-    context->applyVelocityConstraints(getConstraintTolerance());
-}
-
-bool LatentIntegrator::attemptDecoded(JumpRecord& record) {
-    Strain before = measureStrain(*context, getIntegrationForceGroups());
-    beginAt(before.energy, record);
-    guard->begin();
-    if (!as(kernel).move(*context, seed, record)) {
-        record.reason = "nan";
-        return false;
-    }
-    auto start = chrono::steady_clock::now();
-    context->applyConstraints(getConstraintTolerance());
-    context->computeVirtualSites();
-    record.scatterSeconds += secondsSince(start);
-    start = chrono::steady_clock::now();
-    MinimizerResult result =
-        minimize(*context, before, getIntegrationForceGroups(), (int) getThreshold("maxMinimizerIterations"),
-                 getThreshold("minimizerTolerance"), getConstraintTolerance());
-    record.energyAfter = result.strain.energy;
-    record.largestForce = result.strain.largestForce;
-    record.minimizerIterations = result.iterations;
-    record.reason = guard->judge(record);
-    record.minimizeSeconds = secondsSince(start);
-    return record.reason.empty();
-}
-
-void LatentIntegrator::count(const JumpRecord& record) {
-    numJumps = record.number;
-    if (!record.accepted)
-        refusals[record.reason]++;
-    records.push_back(record);
-    if (records.size() > MaxRecords)
-        records.pop_front();
 }
 
 }  // namespace OpenMMLatent

@@ -35,7 +35,7 @@ public:
 
     void serialize(const void* object, SerializationNode& node) const override {
         const LatentIntegrator& integrator = *reinterpret_cast<const LatentIntegrator*>(object);
-        node.setIntProperty("version", 2);
+        node.setIntProperty("version", 3);
         node.setIntProperty("jumpInterval", integrator.getJumpInterval());
         node.setIntProperty("mode", integrator.getMode());
         node.setIntProperty("realisation", integrator.getRealisation());
@@ -43,6 +43,7 @@ public:
         node.setIntProperty("randomSeed", integrator.getRandomNumberSeed());
         node.setDoubleProperty("temperature", integrator.getTemperature());
         node.setBoolProperty("redrawsVelocities", integrator.getRedrawsVelocities());
+        node.setIntProperty("numProposals", integrator.getNumProposals());
         node.setIntProperty("numParticles", integrator.getNumParticles());
         SerializationNode& thresholds = node.createChildNode("Thresholds");
         for (auto& entry : integrator.getThresholds())
@@ -60,7 +61,8 @@ public:
     }
 
     void* deserialize(const SerializationNode& node) const override {
-        if (node.getIntProperty("version") != 2)
+        int version = node.getIntProperty("version");
+        if (version != 2 && version != 3)
             throw OpenMMException("LatentIntegrator: the XML was written by another version of openmm-latent; make it "
                                   "anew with createIntegrator");
         auto integrator = make_unique<LatentIntegrator>(node.getChildNode("Relaxation").decodeObject<Integrator>(),
@@ -71,6 +73,7 @@ public:
         integrator->setRandomNumberSeed(node.getIntProperty("randomSeed"));
         integrator->setTemperature(node.getDoubleProperty("temperature"));
         integrator->setRedrawsVelocities(node.getBoolProperty("redrawsVelocities"));
+        integrator->setNumProposals(node.getIntProperty("numProposals", 1));  // not in version 2
         integrator->setNumParticles(node.getIntProperty("numParticles"));
         for (auto& entry : node.getChildNode("Thresholds").getProperties())
             integrator->setThreshold(entry.first, node.getChildNode("Thresholds").getDoubleProperty(entry.first));

@@ -19,7 +19,7 @@ namespace OpenMMLatent {
 
 namespace {
 
-const int Version = 2;
+const int Version = 3, OldestVersion = 2;  // 2: without the number of proposals
 const char* const OtherBundles =
     "was written with other bundles, or another number of them; give createIntegrator the models that were in use then";
 
@@ -53,31 +53,26 @@ string readBytes(istream& stream) {
     return bytes;
 }
 
-string fingerprints(const LatentIntegrator& integrator) {
-    string all;
-    for (int i = 0; i < integrator.getNumBundles(); i++)
-        all += fingerprint(integrator.getBundle(i).archive);
-    return all;
-}
-
 }  // namespace
 
 void LatentIntegrator::createCheckpoint(ostream& stream) const {
     writeNumber(stream, Version);
-    writeBytes(stream, fingerprints(*this));
+    writeBytes(stream, bundleFingerprints);
     writeNumber(stream, numJumps);
     writeNumber(stream, stepsSinceJump);
     for (auto& reason : getRefusalReasons())
         writeNumber(stream, getNumRefused(reason));
     // Tuned between jumps, perhaps: a restart goes on with what was in use.
     stream.write((const char*) &driving, sizeof(driving));
+    writeNumber(stream, numProposals);
     for (int i = 0; i < getNumBundles(); i++)
         writeBytes(stream, kernel.getAs<const LatentJumpKernel>().getState(i));
     CompoundIntegrator::createCheckpoint(stream);
 }
 
 void LatentIntegrator::loadCheckpoint(istream& stream) {
-    if (readNumber(stream) != Version || readBytes(stream) != fingerprints(*this))
+    long long version = readNumber(stream);
+    if (version < OldestVersion || version > Version || readBytes(stream) != bundleFingerprints)
         throw OpenMMException(string("the checkpoint ") + OtherBundles);
     // All of it is read before any of it counts.
     long long jumps = readNumber(stream), sinceJump = readNumber(stream);
@@ -87,12 +82,14 @@ void LatentIntegrator::loadCheckpoint(istream& stream) {
     Driving saved;
     if (!stream.read((char*) &saved, sizeof(saved)))
         throw OpenMMException("the checkpoint ends inside the LatentIntegrator's part; it is truncated");
+    long long proposals = version == OldestVersion ? 1 : readNumber(stream);
     vector<string> states;
     for (int i = 0; i < getNumBundles(); i++)
         states.push_back(readBytes(stream));
     CompoundIntegrator::loadCheckpoint(stream);
     adopt(jumps, sinceJump, refused, states);
     setDriving(saved);
+    setNumProposals(drives() ? 1 : (int) proposals);
     hasLoadedCheckpoint = true;
 }
 
@@ -108,13 +105,14 @@ void LatentIntegrator::adopt(long long jumps, long long sinceJump, const map<str
 
 void LatentIntegrator::serializeParameters(SerializationNode& node) const {
     node.setIntProperty("version", Version);
-    node.setStringProperty("bundles", fingerprints(*this));
+    node.setStringProperty("bundles", bundleFingerprints);
     node.setLongProperty("numJumps", numJumps);
     node.setLongProperty("stepsSinceJump", stepsSinceJump);
     SerializationNode& refused = node.createChildNode("Refused");
     for (auto& reason : getRefusalReasons())
         refused.setLongProperty(reason, getNumRefused(reason));
     writeDriving(node.createChildNode("Driving"), driving);
+    node.setIntProperty("numProposals", numProposals);
     SerializationNode& states = node.createChildNode("ModelStates");
     for (int i = 0; i < getNumBundles(); i++)
         states.createChildNode("State").setStringProperty("bytes",
@@ -125,7 +123,8 @@ void LatentIntegrator::serializeParameters(SerializationNode& node) const {
 void LatentIntegrator::deserializeParameters(const SerializationNode& node) {
     if (!node.hasProperty("bundles"))
         return;  // a State of plain MD: its frame is taken, and the phase and the tally stay as they are
-    if (node.getIntProperty("version", 0) != Version || node.getStringProperty("bundles") != fingerprints(*this))
+    int version = node.getIntProperty("version", 0);
+    if (version < OldestVersion || version > Version || node.getStringProperty("bundles") != bundleFingerprints)
         throw OpenMMException(string("the State ") + OtherBundles);
     map<string, long long> refused;
     for (auto& reason : getRefusalReasons())
@@ -138,6 +137,7 @@ void LatentIntegrator::deserializeParameters(const SerializationNode& node) {
     CompoundIntegrator::deserializeParameters(node.getChildNode("Relaxation"));
     adopt(node.getLongProperty("numJumps"), node.getLongProperty("stepsSinceJump"), refused, states);
     setDriving(readDriving(node.getChildNode("Driving")));
+    setNumProposals(drives() ? 1 : node.getIntProperty("numProposals", 1));
 }
 
 }  // namespace OpenMMLatent

@@ -62,47 +62,37 @@ void CommonJumpKernel::prepare(const LatentBundle& bundle, DeviceBundle& buffers
     buffers.scatter->addArg(buffers.displacements);
 }
 
-bool CommonJumpKernel::move(ContextImpl&, int seed, JumpRecord& record) {
-    DeviceBundle& buffers = *buffersOf[record.bundle];
-    auto start = chrono::steady_clock::now();
-    Vec3 box[3];
-    {
-        ContextSelector selector(cc);
-        buffers.gather.execute(box);
-    }
-    bool isFinite = propose(buffers, isPeriodic ? box : nullptr, seed, record);
-    auto proposedAt = chrono::steady_clock::now();
-    record.gatherSeconds = chrono::duration<double>(proposedAt - start).count() - record.moduleSeconds;
-    if (isFinite) {
-        ContextSelector selector(cc);
-        if (buffers.numRiders > 0)
-            buffers.ride->execute(buffers.numRiders);
-        buffers.scatter->execute(cc.getNumAtoms());
-    }
-    record.scatterSeconds = chrono::duration<double>(chrono::steady_clock::now() - proposedAt).count();
-    return isFinite;
+at::Tensor CommonJumpKernel::gather(ContextImpl&, int bundle) {
+    DeviceBundle& buffers = *buffersOf[bundle];
+    at::Tensor gathered = at::empty({buffers.gather.getNumGathered(), 3}, usesDoubles(cc) ? at::kDouble : at::kFloat);
+    ContextSelector selector(cc);
+    buffers.gather.execute(box);
+    buffers.gather.gathered.download(gathered.data_ptr(), true);
+    return gathered.to(at::kDouble);
 }
 
-bool CommonJumpKernel::propose(DeviceBundle& buffers, const Vec3* box, int seed, JumpRecord& record) {
-    auto type = usesDoubles(cc) ? at::kDouble : at::kFloat;
-    at::Tensor all = at::empty({buffers.numModelAtoms + buffers.numRiders, 3}, type);
-    {
-        ContextSelector selector(cc);
-        buffers.gather.gathered.download(all.data_ptr(), true);
-    }
-    at::Tensor positions = all.to(at::kDouble, false, true);
-    at::Tensor displacements =
-        proposals[record.bundle]->displacements(positions, box, seed, record.number, record.moduleSeconds);
-    if (!isUsable(displacements))
+bool CommonJumpKernel::move(ContextImpl&, int candidate, JumpRecord& record) {
+    DeviceBundle& buffers = *buffersOf[record.bundle];
+    const JumpProposal& proposal = *proposals[record.bundle];
+    if (!proposal.isUsable(candidate))
         return false;
+    auto start = chrono::steady_clock::now();
+    deliver(proposal, candidate, buffers);
     ContextSelector selector(cc);
-    if (box != nullptr) {
-        all.copy_(positions);  // riders need molecules whole
-        buffers.gather.gathered.upload(all.data_ptr(), true);
-    }
-    all.narrow(0, 0, buffers.numModelAtoms).copy_(displacements);
-    buffers.displacements.upload(all.data_ptr(), true);
+    if (buffers.numRiders > 0)
+        buffers.ride->execute(buffers.numRiders);
+    buffers.scatter->execute(cc.getNumAtoms());
+    record.scatterSeconds += chrono::duration<double>(chrono::steady_clock::now() - start).count();
     return true;
+}
+
+void CommonJumpKernel::deliver(const JumpProposal& proposal, int candidate, DeviceBundle& buffers) {
+    at::Tensor all = proposal.places().to(usesDoubles(cc) ? at::kDouble : at::kFloat, false, true);
+    ContextSelector selector(cc);
+    if (isPeriodic)
+        buffers.gather.gathered.upload(all.data_ptr(), true);  // riders need molecules whole
+    all.narrow(0, 0, buffers.numModelAtoms).copy_(proposal.displacements(candidate));
+    buffers.displacements.upload(all.data_ptr(), true);
 }
 
 void CommonJumpKernel::save(ContextImpl&) {

@@ -23,7 +23,7 @@ public:
     void initialize(const OpenMM::System& system, const LatentIntegrator& integrator) override;
     void save(OpenMM::ContextImpl& context) override;
     void restore(OpenMM::ContextImpl& context) override;
-    bool move(OpenMM::ContextImpl& context, int seed, JumpRecord& record) override;
+    bool move(OpenMM::ContextImpl& context, int candidate, JumpRecord& record) override;
 
 protected:
     /** One bundle's buffers on the device; its gathered particles are the model atoms, then the riders. */
@@ -38,20 +38,17 @@ protected:
 
     /** Where torch works. */
     virtual at::Device device() { return at::kCPU; }
-    /**
-     * Fill the model atoms' part of `displacements` and make the gathered molecules whole. Here by way of the
-     * host; a platform whose memory torch can use overrides it.
-     *
-     * @return false if the module's output is not finite
-     */
-    virtual bool propose(DeviceBundle& buffers, const OpenMM::Vec3* box, int seed, JumpRecord& record);
+    // These two go by way of the host; a platform whose memory torch can use overrides them.
+    at::Tensor gather(OpenMM::ContextImpl& context, int bundle) override;
+    /** Fill the model atoms' part of `displacements`, and make the gathered molecules whole. */
+    virtual void deliver(const JumpProposal& proposal, int candidate, DeviceBundle& buffers);
 
     OpenMM::ComputeContext& cc;
+    std::vector<std::unique_ptr<DeviceBundle>> buffersOf;  // each bundle
 
 private:
     void prepare(const LatentBundle& bundle, DeviceBundle& buffers);
 
-    std::vector<std::unique_ptr<DeviceBundle>> buffersOf;  // each bundle
     // The snapshot that restore() brings back.
     OpenMM::ComputeArray savedPosq, savedCorrection, savedVelm;
     std::vector<int> savedAtomIndex;

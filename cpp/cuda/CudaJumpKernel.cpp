@@ -19,19 +19,30 @@ void CudaJumpKernel::initialize(const System& system, const LatentIntegrator& in
     torchStream.open();
 }
 
-bool CudaJumpKernel::propose(DeviceBundle& buffers, const Vec3* box, int seed, JumpRecord& record) {
-    return torchStream.run([&] {
-        at::Tensor gathered = torchStream.view(buffers.gather.gathered, buffers.gather.getNumGathered());
-        at::Tensor positions = gathered.to(at::kDouble, false, true);
-        at::Tensor displacements =
-            proposals[record.bundle]->displacements(positions, box, seed, record.number, record.moduleSeconds);
-        bool isFinite = isUsable(displacements);
-        if (isFinite) {
-            if (box != nullptr)
-                gathered.copy_(positions, true);  // riders need molecules whole
-            torchStream.view(buffers.displacements, buffers.numModelAtoms).copy_(displacements, true);
-        }
-        return isFinite;
+void CudaJumpKernel::runTorch(const function<void()>& body) {
+    torchStream.run([&] {
+        body();  // which waits for its results, so that those of other walkers need no events
+        return true;
+    });
+}
+
+at::Tensor CudaJumpKernel::gather(ContextImpl&, int bundle) {
+    ParticleGather& source = buffersOf[bundle]->gather;
+    {
+        ContextSelector selector(cc);
+        source.execute(box);
+    }
+    torchStream.follow();  // torch's stream is the first walker's, and this may be another
+    return torchStream.view(source.gathered, source.getNumGathered()).to(at::kDouble, false, true);
+}
+
+void CudaJumpKernel::deliver(const JumpProposal& proposal, int candidate, DeviceBundle& buffers) {
+    torchStream.run([&] {
+        at::Tensor places = proposal.places(), displacements = proposal.displacements(candidate);
+        if (isPeriodic)
+            torchStream.copy(places, buffers.gather.gathered);  // riders need molecules whole
+        torchStream.copy(displacements, buffers.displacements);
+        return true;
     });
 }
 

@@ -2,6 +2,7 @@
 #ifndef OPENMM_LATENT_CUDA_JUMP_KERNEL_H_
 #define OPENMM_LATENT_CUDA_JUMP_KERNEL_H_
 
+#include <functional>
 #include <string>
 
 #include "CommonJumpKernel.h"
@@ -19,7 +20,9 @@ public:
 
 protected:
     at::Device device() override { return torchStream.device(); }
-    bool propose(DeviceBundle& buffers, const OpenMM::Vec3* box, int seed, JumpRecord& record) override;
+    at::Tensor gather(OpenMM::ContextImpl& context, int bundle) override;
+    void deliver(const JumpProposal& proposal, int candidate, DeviceBundle& buffers) override;
+    void runTorch(const std::function<void()>& body) override;
 
 private:
     TorchStream torchStream;

@@ -45,6 +45,21 @@ void TorchStream::open() {
     checkCuda(cuEventCreate(&mdDone, CU_EVENT_DISABLE_TIMING), "create an event");
 }
 
+void TorchStream::follow() {
+    CUstream mdStream = cu.getCurrentStream();
+    {
+        ContextSelector selector(cu);
+        checkCuda(cuEventRecord(mdDone, mdStream), "record an event");
+    }
+    CUstream torchStream = c10::cuda::getCurrentCUDAStream((c10::DeviceIndex) cu.getDeviceIndex()).stream();
+    checkCuda(cuStreamWaitEvent(torchStream, mdDone, 0), "order the streams");
+}
+
+void TorchStream::copy(at::Tensor& rows, ComputeArray& array) const {
+    view(array, (int) rows.size(0)).copy_(rows, true);
+    rows.record_stream(*stream);  // or its memory could be given away before the copy is done
+}
+
 at::Tensor TorchStream::view(ComputeArray& array, int numRows) const {
     CUdeviceptr pointer = dynamic_cast<CudaArray&>(array.getArray()).getDevicePointer();
     auto options = at::TensorOptions().dtype(usesDoubles(cu) ? at::kDouble : at::kFloat).device(device());

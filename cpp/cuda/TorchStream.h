@@ -62,6 +62,10 @@ public:
         checkCuda(cuStreamWaitEvent(mdStream, torchDone, 0), "order the streams");
         return result;
     }
+    /** Within another's run(): let torch's present stream come after what OpenMM has begun here. */
+    void follow();
+    /** Within run(): copy rows that were made on this or on another's stream into one of OpenMM's arrays. */
+    void copy(at::Tensor& rows, OpenMM::ComputeArray& array) const;
     /** The first rows, (n_rows, 3), of one of OpenMM's arrays of coordinates, as a tensor that shares its memory. */
     at::Tensor view(OpenMM::ComputeArray& array, int numRows) const;
 

@@ -43,6 +43,7 @@ static void raiseOpenMMException(const char* message) {
 %template(_IntTable) std::vector<std::vector<int> >;
 %template(_StringVector) std::vector<std::string>;
 %template(_DoubleVector) std::vector<double>;
+%template(_BoolVector) std::vector<bool>;
 
 %exception {
     try {
@@ -66,6 +67,7 @@ static void raiseOpenMMException(const char* message) {
 %enddef
 RELEASES_LOCK(OpenMMLatent::LatentIntegrator::step)
 RELEASES_LOCK(OpenMMLatent::LatentIntegrator::jump)
+RELEASES_LOCK(OpenMMLatent::LatentIntegrator::jumpTogether)
 
 // A bundle's archive is bytes in Python.
 %typemap(in) const std::string& archive (std::string bytes) {
@@ -105,6 +107,11 @@ RELEASES_LOCK(OpenMMLatent::LatentIntegrator::jump)
 %}
 
 namespace OpenMMLatent {
+class LatentIntegrator;
+}
+%template(_LatentIntegrators) std::vector<OpenMMLatent::LatentIntegrator*>;
+
+namespace OpenMMLatent {
 
 class LatentIntegrator : public OpenMM::CompoundIntegrator {
 public:
@@ -124,6 +131,8 @@ public:
     void setTemperature(double kelvin);
     bool getRedrawsVelocities() const;
     void setRedrawsVelocities(bool value);
+    int getNumProposals() const;
+    void setNumProposals(int value);
     int getNumParticles() const;
     void setNumParticles(int value);
     double getThreshold(const std::string& name) const;
@@ -136,6 +145,9 @@ public:
     std::vector<OpenMMLatent::JumpRecord> getJumpRecords(long long afterNumber) const;
     void step(int steps);
     bool jump();
+    int getStepsUntilJump() const;
+    static std::vector<bool> jumpTogether(const std::vector<OpenMMLatent::LatentIntegrator*>& walkers);
+    static void requireTogether(const std::vector<OpenMMLatent::LatentIntegrator*>& walkers);
 
     %extend {
         void _addBundle(const std::string& name, const std::string& archive, const std::string& runner,

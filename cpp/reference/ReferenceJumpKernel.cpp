@@ -47,29 +47,30 @@ public:
         context.setPeriodicBoxVectors(savedBox[0], savedBox[1], savedBox[2]);
     }
 
-    bool move(ContextImpl& context, int seed, JumpRecord& record) override {
+    bool move(ContextImpl& context, int candidate, JumpRecord& record) override {
+        const JumpProposal& proposal = *proposals[record.bundle];
+        if (!proposal.isUsable(candidate))
+            return false;
         auto start = chrono::steady_clock::now();
+        apply(*bundles[record.bundle], reinterpret_cast<const Vec3*>(proposal.places().data_ptr<double>()),
+              reinterpret_cast<const Vec3*>(proposal.displacements(candidate).data_ptr<double>()),
+              *platformData(context).positions);
+        record.scatterSeconds += chrono::duration<double>(chrono::steady_clock::now() - start).count();
+        return true;
+    }
+
+protected:
+    at::Tensor gather(ContextImpl& context, int index) override {
         auto& data = platformData(context);
-        vector<Vec3>& positions = *data.positions;
-        const LatentBundle& bundle = *bundles[record.bundle];
-        size_t numAtoms = bundle.particles.size();
-        at::Tensor gathered = at::empty({(int64_t) (numAtoms + bundle.riders.size()), 3}, at::kDouble);
+        const LatentBundle& bundle = *bundles[index];
+        copy(data.periodicBoxVectors, data.periodicBoxVectors + 3, box);
+        at::Tensor gathered = at::empty({(int64_t) (bundle.particles.size() + bundle.riders.size()), 3}, at::kDouble);
         auto* places = reinterpret_cast<Vec3*>(gathered.data_ptr<double>());
-        for (size_t i = 0; i < numAtoms; i++)
-            places[i] = positions[bundle.particles[i]];
-        for (size_t i = 0; i < bundle.riders.size(); i++)
-            places[numAtoms + i] = positions[bundle.riders[i].particle];
-        at::Tensor displacements = proposals[record.bundle]->displacements(
-            gathered, isPeriodic ? data.periodicBoxVectors : nullptr, seed, record.number, record.moduleSeconds);
-        auto proposedAt = chrono::steady_clock::now();
-        bool isFinite = isUsable(displacements);
-        if (isFinite)
-            apply(bundle, places, reinterpret_cast<const Vec3*>(displacements.data_ptr<double>()), positions);
-        auto end = chrono::steady_clock::now();
-        // Centring, noise and the cast are the contract's share of gathering.
-        record.gatherSeconds = chrono::duration<double>(proposedAt - start).count() - record.moduleSeconds;
-        record.scatterSeconds = chrono::duration<double>(end - proposedAt).count();
-        return isFinite;
+        for (int particle : bundle.particles)
+            *places++ = (*data.positions)[particle];
+        for (auto& rider : bundle.riders)
+            *places++ = (*data.positions)[rider.particle];
+        return gathered;
     }
 
 private:

@@ -74,8 +74,9 @@ public:
     ModelState initialState(const at::Tensor& positions) override { return scripted->initialState(positions); }
 
     at::Tensor jump(const at::Tensor& positions, ModelState& state, const at::Tensor& noise) override {
-        return isCompiled("jump") ? runWithState("jump", positions, state, noise)
-                                  : scripted->jump(positions, state, noise);
+        // Compiled for one frame.
+        return isCompiled("jump") && positions.size(0) == 1 ? runWithState("jump", positions, state, noise)
+                                                            : scripted->jump(positions, state, noise);
     }
 
     at::Tensor slow(const at::Tensor& positions) override {

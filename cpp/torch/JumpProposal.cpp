@@ -40,14 +40,41 @@ at::Tensor centre(at::Tensor& positions, int64_t numAtoms) {
     return input;
 }
 
-/** What a jump changed: (1, n, 3) float32 twice -> (n, 3) float64. */
+/** What a jump changed: (b, n, 3) float32 twice -> (b, n, 3) float64. */
 at::Tensor difference(const at::Tensor& moved, const at::Tensor& input) {
     if (!moved.is_cpu())
-        return moved.sub(input).squeeze(0).to(at::kDouble);
-    at::Tensor after = moved.contiguous(), result = at::empty({input.size(1), 3}, at::kDouble);
+        return moved.sub(input).to(at::kDouble);
+    at::Tensor after = moved.contiguous(), result = at::empty(input.sizes(), at::kDouble);
     const float *first = input.data_ptr<float>(), *last = after.data_ptr<float>();
     transform(last, last + input.numel(), first, result.data_ptr<double>(), minus<float>());
     return result;
+}
+
+/** For each of (b, n, 3) displacements, whether it is within reach; a NaN fails the comparison, too. */
+vector<bool> areUsable(const at::Tensor& displacements) {
+    vector<bool> usable;
+    int64_t size = displacements.numel() / displacements.size(0);
+    if (!displacements.is_cpu()) {
+        at::Tensor largest = displacements.abs().flatten(1).amax(1).to(at::kCPU);  // the one wait for the device
+        for (int64_t row = 0; row < largest.size(0); row++)
+            usable.push_back(largest.data_ptr<double>()[row] < Farthest);
+        return usable;
+    }
+    const auto* values = displacements.data_ptr<double>();
+    for (int64_t row = 0; row < displacements.size(0); row++, values += size)
+        usable.push_back(all_of(values, values + size, [](double value) { return fabs(value) < Farthest; }));
+    return usable;
+}
+
+/** One tensor a walker, each of one row -> as many rows as each has candidates, joined. */
+at::Tensor join(const vector<at::Tensor>& rows, const vector<WalkerFrame>& walkers) {
+    vector<at::Tensor> repeated;
+    for (size_t i = 0; i < rows.size(); i++) {
+        vector<int64_t> sizes = rows[i].sizes().vec();
+        sizes.at(0) = walkers[i].numCandidates;
+        repeated.push_back(rows[i].expand(sizes));
+    }
+    return at::cat(repeated);
 }
 
 }  // namespace
@@ -65,10 +92,9 @@ JumpProposal::JumpProposal(const LatentBundle& bundle, const vector<bool>& isFro
         mobility = mobile.to(device);
 }
 
-at::Tensor JumpProposal::displacements(at::Tensor& positions, const Vec3* box, int seed, long long number,
-                                       double& moduleSeconds) {
+double JumpProposal::draw(vector<WalkerFrame>& walkers) {
     try {
-        return propose(positions, box, seed, number, moduleSeconds);
+        return drawTogether(walkers);
     } catch (const OpenMMException&) {
         throw;  // the runner has said it
     } catch (const exception& error) {
@@ -77,29 +103,76 @@ at::Tensor JumpProposal::displacements(at::Tensor& positions, const Vec3* box, i
     }
 }
 
-at::Tensor JumpProposal::propose(at::Tensor& positions, const Vec3* box, int seed, long long number,
-                                 double& moduleSeconds) {
+double JumpProposal::drawTogether(vector<WalkerFrame>& walkers) {
     c10::InferenceMode withoutGradients;
-    at::Tensor input = prepareInput(positions, box);
-    at::Tensor noise = makeNoise(seed, number, numNoise);  // (1, n_noise)
+    vector<at::Tensor> inputs, noises;
+    vector<ModelState> states;
+    for (auto& walker : walkers) {
+        inputs.push_back(walker.proposal->prepareInput(walker.positions, walker.box));  // (1, n_atoms, 3)
+        states.push_back(walker.proposal->presentState(inputs.back()));
+        noises.push_back(makeNoise(walker.seed, walker.number, numNoise, walker.numCandidates));
+    }
+    at::Tensor input = inputs[0], noise = noises[0];
+    ModelState state = states[0];
+    // One frame and one candidate go as they are: each operation would cost a microsecond.
+    if (walkers.size() > 1 || walkers[0].numCandidates > 1) {
+        input = join(inputs, walkers);  // (n_candidates of all, n_atoms, 3)
+        noise = at::cat(noises);        // (n_candidates of all, n_noise)
+        for (size_t i = 0; i < state.size(); i++) {
+            vector<at::Tensor> rows;
+            for (auto& own : states)
+                rows.push_back(own.at(i));
+            state[i] = join(rows, walkers);
+        }
+    }
     auto start = chrono::steady_clock::now();
-    at::Tensor moved = runner->jump(input, nextState, noise);
-    moduleSeconds = chrono::duration<double>(chrono::steady_clock::now() - start).count();
+    at::Tensor moved = runner->jump(input, state, noise);
+    double seconds = chrono::duration<double>(chrono::steady_clock::now() - start).count();
     at::Tensor displacements = difference(moved, input);
-    return mobility.defined() ? displacements.mul_(mobility) : displacements;
+    keep(walkers, displacements, state);
+    return seconds;
 }
 
-at::Tensor JumpProposal::prepareInput(at::Tensor& positions, const Vec3* box) {
+void JumpProposal::keep(const vector<WalkerFrame>& walkers, at::Tensor& displacements, ModelState& states) const {
+    int64_t total = displacements.size(0), row = 0;
+    for (auto& tensor : states)
+        if (total > 1 && (tensor.dim() == 0 || tensor.size(0) != total))
+            throw OpenMMException("bundle '" + name + "': jump of " + to_string(total) +
+                                  " frames must return a state of as many rows, got another shape; export it again");
+    vector<at::Tensor> rows;
+    for (auto& walker : walkers)
+        for (int i = 0; i < walker.numCandidates; i++, row++) {
+            rows.push_back(displacements.select(0, row));  // (n_atoms, 3)
+            if (walker.proposal->mobility.defined())
+                rows.back().mul_(walker.proposal->mobility);
+        }
+    vector<bool> usable = areUsable(displacements);
+    row = 0;
+    for (auto& walker : walkers) {
+        JumpProposal& own = *walker.proposal;
+        own.frame = walker.positions;
+        own.candidates.clear();
+        for (int i = 0; i < walker.numCandidates; i++, row++) {
+            own.candidates.push_back({rows[(size_t) row], usable[(size_t) row], {}});
+            for (auto& tensor : states)
+                own.candidates.back().state.push_back(total == 1 ? tensor : tensor.narrow(0, row, 1).clone());
+        }
+    }
+}
+
+at::Tensor JumpProposal::prepareInput(at::Tensor& positions, const Vec3* box) const {
     if (box != nullptr)
         wholeMolecules.mend(positions, box);
-    at::Tensor input = centre(positions, numAtoms);  // (1, n_atoms, 3)
-    nextState.clear();
-    if (hasState)
-        for (auto& tensor : state)
-            nextState.push_back(tensor.clone());  // a module may change its state in place; a refusal must not
-    else
-        nextState = runner->initialState(input);
-    return input;
+    return centre(positions, numAtoms);  // (1, n_atoms, 3)
+}
+
+ModelState JumpProposal::presentState(const at::Tensor& input) const {
+    if (!hasState)
+        return runner->initialState(input);
+    ModelState copies;
+    for (auto& tensor : state)
+        copies.push_back(tensor.clone());  // a module may change its state in place; a refusal must not
+    return copies;
 }
 
 at::Tensor JumpProposal::propagateSlow(at::Tensor& positions, const Vec3* box, int seed, long long number,
@@ -107,9 +180,11 @@ at::Tensor JumpProposal::propagateSlow(at::Tensor& positions, const Vec3* box, i
     c10::InferenceMode withoutGradients;
     at::Tensor input = prepareInput(positions, box);
     at::Tensor noise = makeNoise(seed, number, numNoise).narrow(1, 0, numPropagateNoise);
+    ModelState next = presentState(input);
     auto start = chrono::steady_clock::now();
-    at::Tensor slow = runner->propagateSlow(input, nextState, noise);
+    at::Tensor slow = runner->propagateSlow(input, next, noise);
     moduleSeconds = chrono::duration<double>(chrono::steady_clock::now() - start).count();
+    candidates = {{at::Tensor(), true, next}};
     return slow.squeeze(0).to(at::kCPU, at::kDouble);
 }
 
@@ -145,18 +220,21 @@ double JumpProposal::proposeExact(const vector<double>& slow, double sigma, int 
     return isFinite ? 0.5 * erfc(-normal / sqrt(2.0)) : -1;
 }
 
-at::Tensor JumpProposal::makeNoise(int seed, long long number, int count) const {
-    // The jump's number picks the subsequence, so that no draw depends on how many came before.
-    at::Philox4_32 engine((uint64_t) (uint32_t) seed, (uint64_t) number);
-    at::Tensor noise = at::empty({1, count}, at::kFloat);
+at::Tensor JumpProposal::makeNoise(int seed, long long number, int count, int numCandidates) const {
+    at::Tensor noise = at::empty({numCandidates, count}, at::kFloat);
     auto* values = noise.data_ptr<float>();
-    for (int i = 0; i < count; i++)
-        values[i] = engine.randn(10);
+    for (int candidate = 0; candidate < numCandidates; candidate++) {
+        // The jump's number picks the subsequence, so that no draw depends on how many came before, and the candidate
+        // the place in it at which to begin, 2^40 numbers after the one before.
+        at::Philox4_32 engine((uint64_t) (uint32_t) seed, (uint64_t) number, (uint64_t) candidate << 40);
+        for (int i = 0; i < count; i++)
+            *values++ = engine.randn(10);
+    }
     return noise.to(runner->device());
 }
 
-void JumpProposal::commitState() {
-    state = nextState;
+void JumpProposal::commitState(int candidate) {
+    state = candidates[(size_t) candidate].state;
     hasState = true;
 }
 
@@ -170,14 +248,6 @@ string JumpProposal::getState() const { return hasState ? runner->packState(stat
 void JumpProposal::setState(const string& bytes) {
     hasState = !bytes.empty();
     state = hasState ? runner->unpackState(bytes) : ModelState();
-}
-
-bool isUsable(const at::Tensor& displacements) {
-    // A NaN fails the comparison, too.
-    if (!displacements.is_cpu())
-        return displacements.numel() == 0 || displacements.abs().max().item<double>() < Farthest;
-    const auto* values = displacements.data_ptr<double>();
-    return all_of(values, values + displacements.numel(), [](double value) { return fabs(value) < Farthest; });
 }
 
 }  // namespace OpenMMLatent

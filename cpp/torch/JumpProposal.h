@@ -15,6 +15,19 @@
 
 namespace OpenMMLatent {
 
+class JumpProposal;
+
+/** What one walker brings to a module call. */
+struct WalkerFrame {
+    JumpProposal* proposal;  /**< the walker's own: gives the memory, and receives the candidates */
+    at::Tensor positions;    /**< (n_atoms + n_riders, 3) float64 [nm] of the model atoms, then the riders, on the
+                                  runner's device; left whole and centred */
+    const OpenMM::Vec3* box; /**< periodic box vectors, or null for a system without */
+    int seed;                /**< the noise comes from this, the jump's number and the candidate alone */
+    long long number;
+    int numCandidates;
+};
+
 /** One bundle at work: turns the positions of its model atoms into displacements, and keeps the model's memory. */
 class OPENMM_LATENT_EXPORT JumpProposal {
 public:
@@ -22,22 +35,22 @@ public:
     JumpProposal(const LatentBundle& bundle, const std::vector<bool>& isFrozen, at::Device device);
 
     /**
-     * Run the module once.
+     * Run the module once, on all candidates of all walkers, which keep theirs until the next call.
      *
      * Molecules are made whole and the model atoms centred in double precision; the module sees float32. What comes
      * back is the difference between the module's output and its input, so that an atom which the module leaves
      * alone does not move by as much as a rounding error.
      *
-     * @param positions  (n_atoms + n_riders, 3) float64 [nm] of the model atoms, then the riders, on the runner's
-     *                   device; left whole and centred
-     * @param box        periodic box vectors, or null for a system without
-     * @param seed,number  from these alone comes the noise
-     * @param moduleSeconds  receives the time of the module's own forward
-     * @return (n_atoms, 3) float64 displacements [nm], zero for frozen atoms
+     * @return time of the module's own forward [s]
      * @throws OpenMMException naming the bundle, whatever torch threw
      */
-    at::Tensor displacements(at::Tensor& positions, const OpenMM::Vec3* box, int seed, long long number,
-                             double& moduleSeconds);
+    double draw(std::vector<WalkerFrame>& walkers);
+    /** The frame from which the last candidates were drawn: WalkerFrame::positions, whole and centred. */
+    const at::Tensor& places() const { return frame; }
+    /** (n_atoms, 3) float64 [nm] from that frame to a candidate, zero for frozen atoms. */
+    const at::Tensor& displacements(int candidate) const { return candidates[(size_t) candidate].displacements; }
+    /** Whether every displacement of a candidate is finite and none leads farther than 100 nm away. */
+    bool isUsable(int candidate) const { return candidates[(size_t) candidate].isUsable; }
 
     /** Where `propagate` leads in slow coordinates: (n_slow) float64, with the same noise and memory as a jump. */
     at::Tensor propagateSlow(at::Tensor& positions, const OpenMM::Vec3* box, int seed, long long number,
@@ -50,16 +63,22 @@ public:
      */
     double proposeExact(const std::vector<double>& slow, double sigma, int seed, JumpRecord& record);
 
-    void commitState();
+    void commitState(int candidate);
     void resetState();
     std::string getState() const;
     void setState(const std::string& bytes);
 
 private:
-    at::Tensor propose(at::Tensor& positions, const OpenMM::Vec3* box, int seed, long long number,
-                       double& moduleSeconds);
-    at::Tensor prepareInput(at::Tensor& positions, const OpenMM::Vec3* box);
-    at::Tensor makeNoise(int seed, long long number, int count) const;
+    struct Candidate {
+        at::Tensor displacements;
+        bool isUsable;
+        ModelState state;
+    };
+    double drawTogether(std::vector<WalkerFrame>& walkers);
+    void keep(const std::vector<WalkerFrame>& walkers, at::Tensor& displacements, ModelState& states) const;
+    at::Tensor prepareInput(at::Tensor& positions, const OpenMM::Vec3* box) const;
+    ModelState presentState(const at::Tensor& input) const;
+    at::Tensor makeNoise(int seed, long long number, int count, int numCandidates = 1) const;
 
     std::unique_ptr<ModuleRunner> runner;
     std::string name;
@@ -69,11 +88,10 @@ private:
     WholeMolecules wholeMolecules;
     at::Tensor mobility;  // (n_atoms, 1) float64, 0 for frozen atoms and 1 for others; undefined if none is frozen
     bool hasState;
-    ModelState state, nextState;
+    ModelState state;
+    at::Tensor frame;
+    std::vector<Candidate> candidates;
 };
-
-/** Whether every displacement is finite and none leads farther than 100 nm away. */
-OPENMM_LATENT_EXPORT bool isUsable(const at::Tensor& displacements);
 
 }  // namespace OpenMMLatent
 

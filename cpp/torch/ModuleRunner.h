@@ -17,7 +17,8 @@ namespace OpenMMLatent {
 using ModelState = std::vector<at::Tensor>;
 
 /**
- * Runs the contract's methods of one exported module. Everything that knows in which format a module was exported
+ * Runs the contract's methods of one exported module, `jump` on any number of frames b at once and all others on one.
+ * Everything that knows in which format a module was exported
  * stands behind this interface.
  */
 class ModuleRunner {
@@ -27,7 +28,7 @@ public:
     virtual at::Device device() const = 0;
     /** `initial_state`: (1, n, 3) float32 [nm] -> state. */
     virtual ModelState initialState(const at::Tensor& positions) = 0;
-    /** `jump`: (1, n, 3) float32 [nm], state, (1, n_noise) -> (1, n, 3); `state` is replaced by the next one. */
+    /** `jump`: (b, n, 3) float32 [nm], state, (b, n_noise) -> (b, n, 3); `state` is replaced by the next one. */
     virtual at::Tensor jump(const at::Tensor& positions, ModelState& state, const at::Tensor& noise) = 0;
     /** `slow(encode(x))`: (1, n, 3) float32 [nm] -> (1, n_slow) float32. */
     virtual at::Tensor slow(const at::Tensor& positions) = 0;

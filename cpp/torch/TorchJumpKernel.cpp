@@ -1,9 +1,11 @@
 // openmm-latent: learned latent jumps for OpenMM. MIT licence, see LICENSE.
-// Proposals of driven jumps. They go by way of the host on every platform: a drive takes hundreds of MD steps.
 #include "TorchJumpKernel.h"
 
 #include <ATen/ATen.h>
 
+#include <chrono>
+
+#include "openmm/OpenMMException.h"
 #include "openmm/internal/ContextImpl.h"
 
 using namespace OpenMM;
@@ -11,7 +13,34 @@ using namespace std;
 
 namespace OpenMMLatent {
 
-at::Tensor TorchJumpKernel::gather(ContextImpl& context, const LatentBundle& bundle) {
+void TorchJumpKernel::propose(const vector<JumpRequest>& requests) {
+    auto start = chrono::steady_clock::now();
+    int bundle = requests[0].record->bundle;
+    double moduleSeconds = 0;
+    runTorch([&] {
+        vector<WalkerFrame> frames;
+        for (auto& request : requests) {
+            auto& walker = dynamic_cast<TorchJumpKernel&>(*request.kernel);
+            if (walker.place != place)
+                throw OpenMMException("jumpTogether: all walkers must be on one device, got " + place.str() + " and " +
+                                      walker.place.str() + "; make a group for each");
+            at::Tensor positions = walker.gather(*request.context, bundle);
+            frames.push_back({walker.proposals[bundle].get(), positions, walker.isPeriodic ? walker.box : nullptr,
+                              request.seed, request.record->number, request.numCandidates});
+        }
+        moduleSeconds = proposals[bundle]->draw(frames);
+    });
+    double seconds = chrono::duration<double>(chrono::steady_clock::now() - start).count();
+    for (auto& request : requests) {
+        request.record->moduleSeconds = moduleSeconds / (double) requests.size();
+        // Centring, noise and the cast are the contract's share of gathering.
+        request.record->gatherSeconds = (seconds - moduleSeconds) / (double) requests.size();
+    }
+}
+
+// Proposals of driven jumps go by way of the host on every platform: a drive takes hundreds of MD steps.
+
+at::Tensor TorchJumpKernel::gatherOnHost(ContextImpl& context, const LatentBundle& bundle) {
     vector<Vec3> positions;
     context.getPositions(positions);
     context.getPeriodicBoxVectors(box[0], box[1], box[2]);
@@ -25,7 +54,7 @@ at::Tensor TorchJumpKernel::gather(ContextImpl& context, const LatentBundle& bun
 }
 
 bool TorchJumpKernel::proposeSlow(ContextImpl& context, int seed, JumpRecord& record) {
-    at::Tensor positions = gather(context, *bundles[record.bundle]);
+    at::Tensor positions = gatherOnHost(context, *bundles[record.bundle]);
     at::Tensor slow = proposals[record.bundle]->propagateSlow(positions, isPeriodic ? box : nullptr, seed,
                                                               record.number, record.moduleSeconds);
     at::Tensor values = slow.contiguous();
@@ -35,12 +64,14 @@ bool TorchJumpKernel::proposeSlow(ContextImpl& context, int seed, JumpRecord& re
 
 bool TorchJumpKernel::proposeStructure(ContextImpl& context, int seed, JumpRecord& record, vector<Vec3>& from,
                                        vector<Vec3>& to) {
-    at::Tensor positions = gather(context, *bundles[record.bundle]);
-    at::Tensor displacements = proposals[record.bundle]->displacements(positions, isPeriodic ? box : nullptr, seed,
-                                                                       record.number, record.moduleSeconds);
-    if (!isUsable(displacements))
+    at::Tensor positions = gatherOnHost(context, *bundles[record.bundle]);
+    JumpProposal& proposal = *proposals[record.bundle];
+    vector<WalkerFrame> frames = {{&proposal, positions, isPeriodic ? box : nullptr, seed, record.number, 1}};
+    record.moduleSeconds = proposal.draw(frames);
+    if (!proposal.isUsable(0))
         return false;
-    at::Tensor start = positions.narrow(0, 0, displacements.size(0)).to(at::kCPU).contiguous();
+    const at::Tensor& displacements = proposal.displacements(0);
+    at::Tensor start = proposal.places().narrow(0, 0, displacements.size(0)).to(at::kCPU).contiguous();
     at::Tensor end = (start + displacements.to(at::kCPU)).contiguous();
     auto* first = reinterpret_cast<const Vec3*>(start.data_ptr<double>());
     auto* last = reinterpret_cast<const Vec3*>(end.data_ptr<double>());

@@ -2,6 +2,7 @@
 #ifndef OPENMM_LATENT_TORCH_JUMP_KERNEL_H_
 #define OPENMM_LATENT_TORCH_JUMP_KERNEL_H_
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -16,13 +17,14 @@ namespace OpenMMLatent {
 class OPENMM_LATENT_EXPORT TorchJumpKernel : public LatentJumpKernel {
 public:
     using LatentJumpKernel::LatentJumpKernel;
+    void propose(const std::vector<JumpRequest>& requests) override;
     bool proposeSlow(OpenMM::ContextImpl& context, int seed, JumpRecord& record) override;
     bool proposeStructure(OpenMM::ContextImpl& context, int seed, JumpRecord& record, std::vector<OpenMM::Vec3>& from,
                           std::vector<OpenMM::Vec3>& to) override;
     double proposeExact(const std::vector<double>& slow, double sigma, int seed, JumpRecord& record) override {
         return proposals[record.bundle]->proposeExact(slow, sigma, seed, record);
     }
-    void commitState(int bundle) override { proposals[bundle]->commitState(); }
+    void commitState(int bundle, int candidate) override { proposals[bundle]->commitState(candidate); }
     void resetState(int bundle) override { proposals[bundle]->resetState(); }
     std::string getState(int bundle) const override { return proposals[bundle]->getState(); }
     void setState(int bundle, const std::string& bytes) override { proposals[bundle]->setState(bytes); }
@@ -38,16 +40,24 @@ protected:
         for (int i = 0; i < integrator.getNumBundles(); i++)
             proposals.push_back(std::make_unique<JumpProposal>(integrator.getBundle(i), isFrozen, device));
     }
+    /**
+     * The model atoms, then the riders, of the present frame, (n_atoms + n_riders, 3) float64 [nm], where torch works;
+     * sets `box`. Called within the first walker's runTorch().
+     */
+    virtual at::Tensor gather(OpenMM::ContextImpl& context, int bundle) = 0;
+    /** Run `body` where torch works; a platform with a stream of its own for that overrides it. */
+    virtual void runTorch(const std::function<void()>& body) { body(); }
+
     std::vector<const LatentBundle*> bundles;
+    OpenMM::Vec3 box[3];
     bool isPeriodic = false;
     std::vector<bool> isFrozen;  // per particle: no mass, so a jump leaves it
     std::vector<std::unique_ptr<JumpProposal>> proposals;
 
 private:
-    /** The model atoms, then the riders, of the present frame: (n_atoms + n_riders, 3) float64 [nm]. */
-    at::Tensor gather(OpenMM::ContextImpl& context, const LatentBundle& bundle);
+    /** As gather(), from the positions on the host. */
+    at::Tensor gatherOnHost(OpenMM::ContextImpl& context, const LatentBundle& bundle);
     at::Device place = at::kCPU;
-    OpenMM::Vec3 box[3];
 };
 
 }  // namespace OpenMMLatent

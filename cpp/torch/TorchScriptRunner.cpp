@@ -74,8 +74,9 @@ public:
             state = elements[1].toTensorVector();
         });
         if (moved.sizes() != positions.sizes() || moved.scalar_type() != at::kFloat)
-            throw OpenMMException("bundle '" + name + "': jump must return float32 (1, " +
-                                  to_string(positions.size(1)) + ", 3), got another shape or type; export it again");
+            throw OpenMMException("bundle '" + name + "': jump must return float32 (" + to_string(positions.size(0)) +
+                                  ", " + to_string(positions.size(1)) +
+                                  ", 3), got another shape or type; export it again");
         return moved;
     }
 

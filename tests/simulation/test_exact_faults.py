@@ -27,7 +27,7 @@ pytestmark = [
     ),
 ]
 
-DRIVEN, DRIVER, JUMP = "LatentIntegratorDriven.cpp", "Driver.cpp", "LatentIntegrator.cpp"
+DRIVEN, DRIVER, JUMP = "LatentIntegratorDriven.cpp", "Driver.cpp", "LatentIntegratorJump.cpp"
 
 #: The work that the moves of the centre do, as a scheme without heat's bookkeeping would test.
 PROTOCOL_WORK = [

@@ -15,8 +15,10 @@ struct JumpRecord {
     int mode = 1;           /**< LatentIntegrator::Mode */
     bool isSteered = false; /**< driven by a restraint, or else decoded */
     bool accepted = false;
-    std::string reason;      /**< why it was refused; empty when accepted */
+    std::string reason; /**< why it was refused, the last candidate's if there were several; empty when accepted */
+    int candidates = 1; /**< frames that were tried, one after the other, until one was accepted or none was left */
     double energyBefore = 0; /**< potential energy of the frame that was left */
+    // Of the last candidate that was tried:
     double energyAfter = 0;  /**< potential energy after constraints and minimisation; NaN when never reached */
     double largestForce = 0; /**< largest force on one particle after minimisation */
     int minimizerIterations = 0;
@@ -31,11 +33,12 @@ struct JumpRecord {
     double logProposalRatio = 0; /**< exact mode: ln q(from | to) - ln q(to | from) */
     double acceptance = 0;       /**< exact mode: probability with which the jump was to be accepted */
     double driveSeconds = 0;     /**< the drive */
-    double gatherSeconds = 0;    /**< reading model atoms into the module's input */
-    double moduleSeconds = 0;    /**< the module's own forward */
-    double scatterSeconds = 0;   /**< writing model atoms and riders back, constraints and virtual sites */
-    double minimizeSeconds = 0;  /**< minimisation and the guard's checks */
-    double velocitySeconds = 0;  /**< redrawing velocities */
+    // Of a module call that several walkers made together, an equal share; of several candidates, the sum.
+    double gatherSeconds = 0;   /**< reading model atoms into the module's input */
+    double moduleSeconds = 0;   /**< the module's own forward */
+    double scatterSeconds = 0;  /**< writing model atoms and riders back, constraints and virtual sites */
+    double minimizeSeconds = 0; /**< minimisation and the guard's checks */
+    double velocitySeconds = 0; /**< redrawing velocities */
 };
 
 }  // namespace OpenMMLatent

@@ -4,6 +4,7 @@
 
 #include <deque>
 #include <iosfwd>
+#include <list>
 #include <map>
 #include <memory>
 #include <string>
@@ -48,7 +49,8 @@ struct StructureTerms {
  * relaxation. Time and step count are those of the relaxation alone.
  *
  * One jump by decoding: read the model atoms, run the bundle's module, write the displacements back, carry riders,
- * apply constraints and virtual sites, minimise within bounds, let the guard judge, and redraw velocities. By steering:
+ * apply constraints and virtual sites, minimise within bounds, let the guard judge, and redraw velocities; the module
+ * may draw several candidates at once, of which the first that passes is taken. By steering:
  * a LatentRestraintForce drives the system to where the module leads. A refused jump leaves the Context as it was, bit
  * for bit. In exact mode a proposal on the slow coordinates is driven to, and stands or falls by a Metropolis test on
  * the work; velocities are drawn anew whatever its outcome.
@@ -97,6 +99,12 @@ public:
     /** Whether velocities are drawn anew after an accepted jump (the default) or kept. */
     bool getRedrawsVelocities() const { return redrawsVelocities; }
     void setRedrawsVelocities(bool value) { redrawsVelocities = value; }
+    /**
+     * Frames that one module call draws for a decoded jump (default 1). They are tried one after the other until one is
+     * accepted; if none is, the jump is refused for the last one's reason. Driven jumps have one.
+     */
+    int getNumProposals() const { return numProposals; }
+    void setNumProposals(int value);
     /** Number of particles that the System must have, or 0 for any. */
     int getNumParticles() const { return numParticles; }
     void setNumParticles(int value) { numParticles = value; }
@@ -132,6 +140,21 @@ public:
     void step(int steps) override;
     /** Make one jump now, whatever the phase; the phase stays. Returns whether it was accepted. */
     bool jump();
+    /** MD steps until the next jump is due; 0 if step() would begin with one. */
+    int getStepsUntilJump() const;
+    /**
+     * Make the jump with which step() would go on, now, in several walkers, by one module call for all of them.
+     *
+     * Everything else is each walker's own: noise, candidates, constraints, minimisation, guard, memory, velocities.
+     * A module that throws leaves every walker as it was. If a walker throws by itself, those before it have jumped and
+     * those from it on are as they were.
+     *
+     * @return for each, whether its jump was accepted
+     * @throws OpenMMException as requireTogether() does
+     */
+    static std::vector<bool> jumpTogether(const std::vector<LatentIntegrator*>& walkers);
+    /** Throw OpenMMException unless the walkers are in Contexts of one platform, decode, and have the same bundles. */
+    static void requireTogether(const std::vector<LatentIntegrator*>& walkers);
 
 protected:
     void initialize(OpenMM::ContextImpl& context) override;
@@ -147,9 +170,14 @@ protected:
     void deserializeParameters(const OpenMM::SerializationNode& node) override;
 
 private:
-    class JumpScope;
-    bool attempt(JumpRecord& record);
-    bool attemptDecoded(JumpRecord& record);
+    struct Jump;
+    static std::vector<bool> makeJumps(const std::vector<LatentIntegrator*>& walkers, bool startsInterval);
+    void begin(Jump& jump);
+    static void propose(std::list<Jump>& jumps);
+    void finish(Jump& jump);
+    void rollBack();
+    bool attemptDecoded(Jump& jump);
+    std::string realise(int candidate, Jump& jump);
     bool attemptSteered(JumpRecord& record);
     bool attemptExact(JumpRecord& record);
     double driveAlong(JumpRecord& record, bool isStructure);
@@ -165,12 +193,13 @@ private:
                const std::vector<std::string>& states);
 
     std::vector<LatentBundle> bundles;
+    std::string bundleFingerprints;  // of all archives: who has the same has the same bundles
     StructureTerms structureTerms;
     std::map<std::string, double> thresholds;
     Mode mode;
     Realisation realisation;
     Driving driving;
-    int jumpInterval, seed, numParticles;
+    int jumpInterval, seed, numProposals, numParticles;
     double temperature;
     bool redrawsVelocities;
     // The phase and the tally: saved with the Context.

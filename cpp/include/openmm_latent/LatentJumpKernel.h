@@ -14,6 +14,16 @@
 namespace OpenMMLatent {
 
 class LatentIntegrator;
+class LatentJumpKernel;
+
+/** One walker's part in a module call. */
+struct JumpRequest {
+    LatentJumpKernel* kernel; /**< the walker's own */
+    OpenMM::ContextImpl* context;
+    int seed;
+    int numCandidates;  /**< how many frames to draw */
+    JumpRecord* record; /**< gives the jump's number and bundle; receives the gather and module times */
+};
 
 /**
  * What each platform provides for a jump: read the model atoms, run the module, move the particles; and a snapshot
@@ -33,14 +43,23 @@ public:
     virtual void restore(OpenMM::ContextImpl& context) = 0;
 
     /**
-     * Move the particles by one application of a bundle's `jump`.
+     * Draw the candidates of one or several walkers by one application of a bundle's `jump`; nothing moves.
      *
-     * The module's noise is a function of (seed, record.number) alone, the same on every platform.
+     * The module's noise is a function of (seed, record.number, candidate) alone, the same on every platform and
+     * whoever else takes part. Each walker's candidates stay with its own kernel until its next call.
      *
-     * @param record  gives the jump's number and bundle; receives the gather, module and scatter times
+     * @param requests  the first one's is this kernel, whose module runs; all ask for the same bundle, and are on
+     *                  platforms of one kind
+     * @throws OpenMMException naming the bundle, or saying that the walkers are on several devices
+     */
+    virtual void propose(const std::vector<JumpRequest>& requests) = 0;
+    /**
+     * Move the particles from the frame that propose() saw to one of its candidates.
+     *
+     * @param record  gives the bundle; receives the scatter time
      * @return false, with no particle moved, if the module's output is not finite
      */
-    virtual bool move(OpenMM::ContextImpl& context, int seed, JumpRecord& record) = 0;
+    virtual bool move(OpenMM::ContextImpl& context, int candidate, JumpRecord& record) = 0;
     /**
      * Set record.to to the slow coordinates to which one application of a bundle's `propagate` leads.
      *
@@ -66,9 +85,9 @@ public:
      */
     virtual double proposeExact(const std::vector<double>& slow, double sigma, int seed, JumpRecord& record) = 0;
 
-    /** Make the memory that the last move() produced the bundle's memory. */
-    virtual void commitState(int bundle) = 0;
-    /** Forget the bundle's memory: the next move() begins with `initial_state` of the frame it finds. */
+    /** Make the memory that came with a candidate of the last propose() the bundle's memory. */
+    virtual void commitState(int bundle, int candidate) = 0;
+    /** Forget the bundle's memory: the next propose() begins with `initial_state` of the frame it finds. */
     virtual void resetState(int bundle) = 0;
     /** The bundle's memory as bytes, exact; empty if it is to be made anew. */
     virtual std::string getState(int bundle) const = 0;

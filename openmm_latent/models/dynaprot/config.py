@@ -26,6 +26,8 @@ class DynaProtConfig:
     transition_factor: int = 2  # two-layer network after each attention, so many times as wide; 0 is none, as published
     uses_surroundings: bool = True  # further inputs: crowding, ends of chains, distances and separations of pairs
 
+    uses_elastic_network: bool = True  # predict what an elastic network gets wrong, instead of all
+
     # pair network
     pair_width: int = 32
     n_pair_blocks: int = 1
@@ -69,6 +71,7 @@ CONFIGS: dict[str, DynaProtConfig] = {
         n_heads=8,
         transition_factor=0,
         uses_surroundings=False,
+        uses_elastic_network=False,
         pair_width=128,
         n_pair_blocks=2,
         triangle_head_width=16,

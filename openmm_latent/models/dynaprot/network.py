@@ -5,8 +5,9 @@ pair how strongly the two move together. Both see shapes only: rotating or movin
 
 DISCREPANCY(DynaProt, table of parameters): what is published fits 955 K for M and 2.86 M for M and J together, each
 with its own backbone and Evoformer's pair blocks with a transition of 4; so this counts 2.86 M as that of both.
-DISCREPANCY(DynaProt, section 3.2): the `tiny` configuration has a transition after each attention and further
-invariant inputs (`openmm_latent.models.dynaprot.surroundings`), since a dozen proteins teach too little to find them.
+DISCREPANCY(DynaProt, section 3.2): the `tiny` configuration has a transition after each attention, further invariant
+inputs (`openmm_latent.models.dynaprot.surroundings`), and starts from an elastic network
+(`openmm_latent.models.dynaprot.elastic`), since a dozen proteins teach too little to find all that.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from openmm_latent.data.backbone import N_RESIDUE_TYPES
 from openmm_latent.errors import require
 from openmm_latent.models.dynaprot.config import DynaProtConfig
+from openmm_latent.models.dynaprot.elastic import elastic_covariance, elastic_marginals, springs
 from openmm_latent.models.dynaprot.surroundings import (
     N_PAIR_FEATURES,
     N_RESIDUE_FEATURES,
@@ -34,6 +36,10 @@ from openmm_latent.nn.pair_blocks import PairBlock
 LEAST_DIAGONAL_ANGSTROM = 1e-3
 #: The motion of all residues as one, which superposed frames have not: less than any true motion [Å^2].
 COMMON_SHIFT = 1e-3
+#: A spring differs from that of the elastic network by no more than exp of this.
+LARGEST_LOG_FACTOR = 4.0
+#: The one number that scales a whole prediction learns so many times as fast as weights.
+SCALE_RATE = 20.0
 ANGSTROM_PER_NM = 10.0
 
 
@@ -65,6 +71,12 @@ def without_common_shift(coupling: Tensor, mask: Tensor) -> Tensor:
     centred = kept - by_row - by_row.transpose(1, 2) + overall + COMMON_SHIFT / n_residues
     centred = 0.5 * (centred + centred.transpose(1, 2))  # symmetric to the last bit
     return centred * weight.unsqueeze(1) * weight.unsqueeze(2)
+
+
+def _start_at_zero(head: nn.Sequential) -> None:
+    """Let a head say nothing at first, so that training starts from the elastic network."""
+    nn.init.zeros_(head[-1].weight)
+    nn.init.zeros_(head[-1].bias)
 
 
 class BackboneLayer(nn.Module):
@@ -119,7 +131,11 @@ class MarginalNetwork(nn.Module):
         super().__init__()
         self.backbone = InvariantBackbone(config)
         self.head = nn.Sequential(nn.Linear(config.width, config.width), nn.ReLU(), nn.Linear(config.width, 6))
-        self._shift = _shift(config.initial_scale_angstrom)
+        self.uses_elastic_network = config.uses_elastic_network
+        if self.uses_elastic_network:
+            self.log_scale = nn.Parameter(torch.zeros(()))
+            _start_at_zero(self.head)
+        self._shift = _shift(1.0 if self.uses_elastic_network else config.initial_scale_angstrom)
         rows, columns = torch.tril_indices(3, 3, -1)
         self.register_buffer("below", 3 * rows + columns, persistent=False)
 
@@ -129,6 +145,9 @@ class MarginalNetwork(nn.Module):
         diagonal = nn.functional.softplus(numbers[..., :3] + self._shift) + LEAST_DIAGONAL_ANGSTROM
         factor = torch.diag_embed(diagonal).flatten(-2)  # (b, n, 9)
         factor = factor.index_copy(-1, self.below, numbers[..., 3:]).unflatten(-1, (3, 3))
+        if self.uses_elastic_network:
+            start = elastic_marginals(shape).to(factor.dtype)
+            factor = torch.exp(SCALE_RATE * self.log_scale) * torch.matmul(start, factor)
         return torch.where(shape.mask[..., None, None], factor, torch.eye(3, dtype=factor.dtype, device=factor.device))
 
 
@@ -158,10 +177,14 @@ class PairNetwork(nn.Module):
         for _ in range(config.n_pair_layers):
             layers += [nn.Linear(n_pair, n_pair), nn.ReLU()]
         self.head = nn.Sequential(*layers, nn.Linear(n_pair, 1))
+        self.uses_elastic_network = config.uses_elastic_network
+        if self.uses_elastic_network:
+            self.log_scale = nn.Parameter(torch.zeros(()))
+            _start_at_zero(self.head)
         self._shift = _shift(config.initial_scale_angstrom)
 
     def forward(self, shape: Structure) -> Tensor:
-        """Return L L^T less the motion of all residues as one, (b, n, n) [Å^2]; the identity for padding."""
+        """Return C less the motion of all residues as one, (b, n, n) [Å^2]; the identity for padding."""
         single, mask = self.backbone(shape), shape.mask
         # one linear map of two residues' features side by side: (b, n, n, n_pair)
         pair = self.from_first(single).unsqueeze(2) + self.from_second(single).unsqueeze(1)
@@ -172,10 +195,22 @@ class PairNetwork(nn.Module):
         for block in self.blocks:
             pair = block(pair, weights)
         numbers = self.head(pair).squeeze(-1) * weights  # (b, n, n)
+        product = self._from_springs(numbers, shape) if self.uses_elastic_network else self._from_factor(numbers)
+        coupling = without_common_shift(product, mask)
+        return coupling + torch.diag_embed(mask.logical_not().to(coupling.dtype))
+
+    def _from_factor(self, numbers: Tensor) -> Tensor:
+        """Return L L^T of a lower triangular L, (b, n, n) [Å^2]."""
         diagonal = nn.functional.softplus(numbers.diagonal(dim1=-2, dim2=-1) + self._shift) + LEAST_DIAGONAL_ANGSTROM
         factor = numbers.tril(-1) + torch.diag_embed(diagonal)
-        coupling = without_common_shift(torch.matmul(factor, factor.transpose(-1, -2)), mask)
-        return coupling + torch.diag_embed(mask.logical_not().to(coupling.dtype))
+        return torch.matmul(factor, factor.transpose(-1, -2))
+
+    def _from_springs(self, numbers: Tensor, shape: Structure) -> Tensor:
+        """Return a third of the traces of an elastic network's covariance, (b, n, n) [Å^2]."""
+        bounded = LARGEST_LOG_FACTOR * torch.tanh((numbers + numbers.transpose(1, 2)) / LARGEST_LOG_FACTOR)
+        factors = torch.exp(bounded.double() - 2.0 * SCALE_RATE * self.log_scale.double())
+        covariance = elastic_covariance(shape, springs(shape) * factors)
+        return (covariance.diagonal(dim1=-2, dim2=-1).sum(-1) / 3.0).to(numbers.dtype)
 
 
 class DynaProt(nn.Module):

@@ -9,7 +9,8 @@ of sweeps is fixed, and all is done for all atoms and frames at once.
 | symbol | variable |
 |---|---|
 | distances of bonds, angles and peptide planes, as in the reference structure | `pairs`, `lengths` |
-| distances of Cα atoms: neighbours, next neighbours, others | `chain_pairs`, `chain_least`, `chain_most` |
+| distances of the Cα atoms of neighbours and next neighbours | `chain_pairs`, `chain_least`, `chain_most` |
+| volumes that the bonds of an atom with three of them span, zero in a plane | `centres`, `volumes` |
 | least distance of two atoms more than three bonds apart: the sum of their radii | `radii` [nm] |
 
 DISCREPANCY(paper): the paper ends at Cα atoms; this is ours. Source of the sweeps: position-based dynamics, M. Müller
@@ -42,6 +43,8 @@ _WINDOW = {-2: 0.5, -1: 1.0, 1: 1.0, 2: 0.5}
 #: Makes the rotation of too few neighbours the smallest one that fits [nm^2].
 _STAY = 1e-4
 _FAR = 1e3  # nm: no bound
+#: What the distances over a peptide bond differ by, at least, between its cis and its trans form [nm].
+_FLIPPED = 0.05
 
 
 class Placement(nn.Module):
@@ -54,7 +57,8 @@ class Placement(nn.Module):
     bonds : array of int
         (n_bonds, 2) between model atoms.
     residues : sequence of dict
-        For each Cα atom, in order, name -> model atom of its residue; "N", "CA" and "C" among them.
+        For each Cα atom, in order, name -> model atom of its residue: "CA", and for what a chain should hold together
+        "N" and "C", too.
     reference : array
         (n_atoms, 3) [nm], the structure whose bond lengths and angles are kept.
     n_sweeps : int
@@ -66,7 +70,7 @@ class Placement(nn.Module):
         An atom hangs by no bonds on any residue, or the shapes disagree.
     """
 
-    __constants__ = ("far", "n_atoms", "n_chain_sweeps", "n_residues", "n_sweeps", "stay")
+    __constants__ = ("far", "flipped", "least_ca", "n_atoms", "n_chain_sweeps", "n_residues", "n_sweeps", "stay")
 
     def __init__(
         self,
@@ -79,7 +83,7 @@ class Placement(nn.Module):
         super().__init__()
         self.n_atoms, self.n_residues = len(atoms), len(residues)
         self.n_sweeps, self.n_chain_sweeps = n_sweeps, 40
-        self.far, self.stay = _FAR, _STAY
+        self.far, self.stay, self.least_ca, self.flipped = _FAR, _STAY, _LEAST_CA, _FLIPPED
         reference = np.asarray(reference, dtype=np.float64)
         bonds = np.asarray(bonds, dtype=np.int64).reshape(-1, 2)
         require(
@@ -126,42 +130,42 @@ class Placement(nn.Module):
         self.register_buffer("second_share", torch.tensor(share))
 
     def _set_chain(self, follows: np.ndarray, cas: np.ndarray) -> None:
-        """Note bounds on distances of Cα atoms: all pairs, (n_pairs, 2) and (n_pairs,) [nm]."""
+        """Note bounds on distances of Cα atoms linked over one or two bonds: (n_pairs, 2) and (n_pairs,) [nm]."""
         pairs, bounds = [], []
-        for first in range(self.n_residues):
-            for second in range(first + 1, self.n_residues):
-                length = float(np.linalg.norm(cas[first] - cas[second]))
-                is_linked = bool(follows[first + 1 : second + 1].all())
-                if is_linked and second == first + 1:
-                    bounds.append((length, length))
-                elif is_linked and second == first + 2:
-                    bounds.append((min(_NEXT_CA[0], length), max(_NEXT_CA[1], length)))
-                else:
-                    bounds.append((min(_LEAST_CA, length), _FAR))
-                pairs.append((first, second))
-        self.register_buffer("chain_pairs", torch.tensor(np.array(pairs, dtype=np.int64).reshape(-1, 2)))
+        for second in range(1, self.n_residues):
+            for first in range(max(0, second - 2), second):
+                if follows[first + 1 : second + 1].all():
+                    length = float(np.linalg.norm(cas[first] - cas[second]))
+                    pairs.append((first, second))
+                    is_next = second == first + 1
+                    bounds.append((length, length) if is_next else (min(_NEXT_CA[0], length), max(_NEXT_CA[1], length)))
+        found = np.array(pairs, dtype=np.int64).reshape(-1, 2)
         limits = torch.tensor(np.array(bounds, dtype=np.float64).reshape(-1, 2))
+        self.register_buffer("chain_pairs", torch.tensor(found))
         self.register_buffer("chain_least", limits[:, 0].clone())
         self.register_buffer("chain_most", limits[:, 1].clone())
+        self.register_buffer("linked", torch.tensor(np.sort(found @ [self.n_residues, 1])))
 
     def _set_pairs(self, atoms: Sequence[AtomRecord], bonds: np.ndarray, reference: np.ndarray) -> None:
         """Note the distances that are kept, and the pairs too close in bonds to repel each other."""
         neighbours = _neighbours(bonds, self.n_atoms)
         kept = {tuple(sorted(bond)) for bond in bonds.tolist()}
         kept |= {tuple(sorted(pair)) for near in neighbours for pair in _all_pairs(near)}
+        centres = [(atom, *sorted(near)[:3]) for atom, near in enumerate(neighbours) if len(near) >= 3]
         for carbon, nitrogen in _peptide_bonds(atoms, bonds):
-            kept |= {
-                tuple(sorted((a, b)))
-                for a in neighbours[carbon] - {nitrogen}
-                for b in neighbours[nitrogen] - {carbon}
-                if a != b
-            }
+            for a in sorted(neighbours[carbon] - {nitrogen}):
+                for b in sorted(neighbours[nitrogen] - {carbon, a}):
+                    kept.add((min(a, b), max(a, b)))
+                    centres.append((carbon, a, nitrogen, b))
         pairs = np.array(sorted(kept), dtype=np.int64).reshape(-1, 2)
         lengths = np.linalg.norm(reference[pairs[:, 0]] - reference[pairs[:, 1]], axis=1)
         self.register_buffer("pairs", torch.tensor(pairs))
         self.register_buffer("lengths", torch.tensor(lengths))
-        excluded = _within_three_bonds(neighbours)
-        self.register_buffer("excluded", torch.tensor(excluded))
+        self.register_buffer("centres", torch.tensor(np.array(centres, dtype=np.int64).reshape(-1, 4)))
+        volumes, _ = spanned(torch.tensor(reference), self.centres)
+        self.register_buffer("volumes", volumes)
+        bonded = _within_three_bonds(neighbours)
+        self.register_buffer("bonded", torch.tensor(np.sort(bonded @ [self.n_atoms, 1])))
 
     def forward(self, shifts: Tensor, positions: Tensor) -> Tensor:
         """Move a frame's atoms with its Cα atoms.
@@ -179,18 +183,25 @@ class Placement(nn.Module):
             (b, n_atoms, 3) [nm], double precision
         """
         before = positions.index_select(1, self.cas)
-        targets = self.chain_targets(before + shifts)
-        placed = self.carry(positions, before, targets)
-        return self.repair(placed, targets, positions)
+        targets = self.chain_targets(before, shifts)
+        return self.repair(self.carry(positions, before, targets), targets, positions)
 
-    def chain_targets(self, targets: Tensor) -> Tensor:
-        """Return Cα atoms near those asked for at distances that a chain can have: (b, n_residues, 3) [nm]."""
-        n_batch = targets.shape[0]
-        pairs = flat_pairs(self.chain_pairs, n_batch, self.n_residues)
+    def chain_targets(self, before: Tensor, shifts: Tensor) -> Tensor:
+        """Return Cα atoms near `before + shifts` at distances that a chain can have: (b, n_residues, 3) [nm]."""
+        n_batch = before.shape[0]
+        linked = flat_pairs(self.chain_pairs, n_batch, self.n_residues)
         least, most = self.chain_least.repeat(n_batch), self.chain_most.repeat(n_batch)
-        moved = targets.reshape(-1, 3)
-        for _ in range(self.n_chain_sweeps):
-            moved = moved + corrections(moved, pairs, least, most)
+        own = own_lengths(before.reshape(-1, 3), linked, least, self.flipped)
+        least, most = torch.where(least == most, own, least), torch.where(least == most, own, most)
+        reaches = torch.full_like(before[0, :, 0], 0.5 * self.least_ca)
+        moved = (before + shifts).reshape(-1, 3)
+        pairs, lowest, highest = linked, least, most
+        for sweep in range(self.n_chain_sweeps):
+            if sweep % 20 == 0:
+                close, nearest = contacts(moved.view(n_batch, -1, 3), before, reaches, self.linked)
+                pairs, lowest = torch.cat([linked, close]), torch.cat([least, nearest])
+                highest = torch.cat([most, torch.full_like(nearest, self.far)])
+            moved = moved + corrections(moved, pairs, lowest, highest)
         return moved.view(n_batch, self.n_residues, 3)
 
     def carry(self, positions: Tensor, before: Tensor, targets: Tensor) -> Tensor:
@@ -216,19 +227,19 @@ class Placement(nn.Module):
     def repair(self, placed: Tensor, targets: Tensor, positions: Tensor) -> Tensor:
         """Return the atoms at distances that bonds, angles, peptide planes and contacts allow: (b, n_atoms, 3) [nm]."""
         n_batch = placed.shape[0]
-        kept = flat_pairs(self.pairs, n_batch, self.n_atoms)
-        lengths = self.lengths.repeat(n_batch)
+        kept, centres = flat_pairs(self.pairs, n_batch, self.n_atoms), flat_pairs(self.centres, n_batch, self.n_atoms)
+        lengths = own_lengths(positions.reshape(-1, 3), kept, self.lengths.repeat(n_batch), self.flipped)
+        volumes = self.volumes.repeat(n_batch)
         moved, previous = placed.reshape(-1, 3), placed.reshape(-1, 3)
         cas = (self.cas + self.n_atoms * torch.arange(n_batch, device=placed.device).unsqueeze(1)).flatten()
         goal = targets.reshape(-1, 3)
         pairs, least, most = kept, lengths, lengths
         for sweep in range(self.n_sweeps):
             if sweep % 20 == 0:
-                close, nearest = self.contacts(moved.view(n_batch, self.n_atoms, 3), positions)
-                pairs = torch.cat([kept, close])
-                least = torch.cat([lengths, nearest])
+                close, nearest = contacts(moved.view(n_batch, -1, 3), positions, self.radii, self.bonded)
+                pairs, least = torch.cat([kept, close]), torch.cat([lengths, nearest])
                 most = torch.cat([lengths, torch.full_like(nearest, self.far)])
-            step = corrections(moved, pairs, least, most)
+            step = corrections(moved, pairs, least, most) + reshaped(moved, centres, volumes)
             ahead = moved + 0.7 * (moved - previous) + step
             if 2 * sweep < self.n_sweeps:  # then bonds have the last word
                 ahead = ahead.index_add(0, cas, 0.2 * (goal - moved.index_select(0, cas)))
@@ -236,32 +247,56 @@ class Placement(nn.Module):
             moved = ahead
         return moved.view(n_batch, self.n_atoms, 3)
 
-    def contacts(self, placed: Tensor, positions: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
-        """Return pairs of the flattened atoms that are, or may come, too close, and how close they may be.
 
-        What was closer in the current frame may stay as close.
-        """
-        pairs: List[Tensor] = []  # noqa: UP006
-        nearest: List[Tensor] = []  # noqa: UP006
-        sums = self.radii.unsqueeze(1) + self.radii
-        sums = sums.index_put((self.excluded[:, 0], self.excluded[:, 1]), torch.zeros_like(self.radii[:1]))
-        for frame in range(placed.shape[0]):
-            distances = torch.cdist(placed[frame : frame + 1], placed[frame : frame + 1])[0]
-            found = torch.nonzero(torch.triu(distances < sums + 0.05 * (sums > 0).to(sums.dtype), 1))
-            first, second = found[:, 0], found[:, 1]
-            allowed = sums[first, second]
-            between = positions[frame].index_select(0, first) - positions[frame].index_select(0, second)
-            now = torch.linalg.vector_norm(between, dim=1)
-            keep = allowed > 0
-            pairs.append(found[keep] + frame * self.n_atoms)
-            nearest.append(torch.minimum(allowed, now)[keep])
-        return torch.cat(pairs), torch.cat(nearest)
+def contacts(points: Tensor, before: Tensor, reaches: Tensor, apart: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
+    """Return pairs of the flattened points that are, or may come, too close, and how close they may be.
+
+    What was closer in the frame before may stay as close.
+
+    Parameters
+    ----------
+    points, before : Tensor, (b, n_points, 3) [nm]
+    reaches : Tensor, (n_points,) [nm]
+        A pair may be as close as the sum of two.
+    apart : Tensor of int, sorted
+        first * n_points + second, first < second, of pairs that do not count.
+
+    Returns
+    -------
+    pairs : Tensor of int, (n_pairs, 2)
+    nearest : Tensor, (n_pairs,) [nm]
+    """
+    n_points = points.shape[1]
+    most = 2.0 * float(reaches.max()) + 0.05
+    pairs: List[Tensor] = []  # noqa: UP006
+    nearest: List[Tensor] = []  # noqa: UP006
+    for frame in range(points.shape[0]):
+        for start in range(0, n_points, 256):  # so that memory stays linear in the points
+            rows = points[frame, start : start + 256]
+            found = torch.nonzero(torch.cdist(rows, points[frame], compute_mode="donot_use_mm_for_euclid_dist") < most)
+            first, second = found[:, 0] + start, found[:, 1]
+            counts = (first < second) & ~torch.isin(first * n_points + second, apart)
+            first, second = first[counts], second[counts]
+            now = torch.linalg.vector_norm(before[frame, first] - before[frame, second], dim=1)
+            nearest.append(torch.minimum(reaches[first] + reaches[second], now))
+            pairs.append(torch.stack([first, second], dim=1) + frame * n_points)
+    return torch.cat(pairs), torch.cat(nearest)
 
 
 def flat_pairs(pairs: Tensor, n_batch: int, n_points: int) -> Tensor:
-    """Return pairs, (n_pairs, 2), of every frame's points in one row: (n_batch n_pairs, 2)."""
+    """Return pairs (or fours), (n_pairs, 2), of every frame's points in one row: (n_batch n_pairs, 2)."""
     offsets = n_points * torch.arange(n_batch, device=pairs.device).view(-1, 1, 1)
-    return (pairs.unsqueeze(0) + offsets).view(-1, 2)
+    return (pairs.unsqueeze(0) + offsets).view(-1, pairs.shape[1])
+
+
+def own_lengths(points: Tensor, pairs: Tensor, lengths: Tensor, flipped: float) -> Tensor:
+    """Return lengths of pairs, (n_pairs,) [nm], but those that points have where these differ by more than `flipped`.
+
+    No bond or angle does; a peptide bond does that is cis in one and trans in the other.
+    """
+    between = points.index_select(0, pairs[:, 0]) - points.index_select(0, pairs[:, 1])
+    found = torch.linalg.vector_norm(between, dim=1)
+    return torch.where((found - lengths).abs() > flipped, found, lengths)
 
 
 def corrections(points: Tensor, pairs: Tensor, least: Tensor, most: Tensor) -> Tensor:
@@ -283,9 +318,49 @@ def corrections(points: Tensor, pairs: Tensor, least: Tensor, most: Tensor) -> T
     excess = distances - torch.minimum(torch.maximum(distances, least), most)
     pull = between * (0.5 * excess / distances).unsqueeze(1)
     moves = torch.zeros_like(points).index_add(0, first, -pull).index_add(0, second, pull)
-    is_active = (excess != 0).to(points.dtype)
-    counts = torch.zeros_like(points[:, 0]).index_add(0, first, is_active).index_add(0, second, is_active)
+    # a bound counts by and by once it is passed by 1 pm: rounding must not decide which ones do
+    share = torch.where(least == most, torch.ones_like(excess), (1e3 * excess.abs()).clamp(max=1.0))
+    counts = torch.zeros_like(points[:, 0]).index_add(0, first, share).index_add(0, second, share)
     return 1.5 * moves / counts.clamp(min=1.5).unsqueeze(1)
+
+
+def spanned(points: Tensor, centres: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
+    """Return the volume that the arms of a centre span, with its sign, and how it changes with each end.
+
+    Parameters
+    ----------
+    points : Tensor, (n_points, 3) [nm]
+    centres : Tensor of int, (n_centres, 4)
+        A point, and the ends of its three arms.
+
+    Returns
+    -------
+    volumes : Tensor, (n_centres,) [nm^3]
+    slopes : Tensor, (n_centres, 4, 3) [nm^2]
+    """
+    corners = points.index_select(0, centres.flatten()).view(-1, 4, 3)
+    arms = corners[:, 1:] - corners[:, :1]
+    slopes = torch.linalg.cross(arms.roll(-1, dims=1), arms.roll(-2, dims=1))
+    volumes = (arms[:, 0] * slopes[:, 0]).sum(dim=1)
+    return volumes, torch.cat([-slopes.sum(dim=1, keepdim=True), slopes], dim=1)
+
+
+def reshaped(points: Tensor, centres: Tensor, volumes: Tensor) -> Tensor:
+    """Return how each point moves, half way, to give centres their volumes: no hand changes, and planes stay planes.
+
+    Parameters
+    ----------
+    points : Tensor, (n_points, 3) [nm]
+    centres : Tensor of int, (n_centres, 4)
+    volumes : Tensor, (n_centres,) [nm^3]
+
+    Returns
+    -------
+    Tensor, (n_points, 3) [nm]
+    """
+    found, slopes = spanned(points, centres)
+    pull = (volumes - found) / slopes.square().sum(dim=2).sum(dim=1).clamp(min=1e-12)
+    return torch.zeros_like(points).index_add(0, centres.flatten(), (0.3 * pull.view(-1, 1, 1) * slopes).view(-1, 3))
 
 
 def _neighbours(bonds: np.ndarray, n_atoms: int) -> list[set[int]]:
@@ -305,7 +380,8 @@ def _followers(residues: Sequence[dict[str, int]], bonds: np.ndarray) -> np.ndar
     bonded = {tuple(sorted(bond)) for bond in bonds.tolist()}
     follows = np.zeros(len(residues), dtype=bool)
     for residue in range(1, len(residues)):
-        follows[residue] = tuple(sorted((residues[residue - 1]["C"], residues[residue]["N"]))) in bonded
+        carbon, nitrogen = residues[residue - 1].get("C", -1), residues[residue].get("N", -1)
+        follows[residue] = tuple(sorted((carbon, nitrogen))) in bonded
     return follows
 
 
@@ -328,8 +404,8 @@ def _owners(residues: Sequence[dict[str, int]], bonds: np.ndarray, n_atoms: int)
         front = ahead
     require(
         bool((owner >= 0).all()),
-        f"every model atom must hang by bonds on a residue with N, CA and C, but {int((owner < 0).sum())} of "
-        f"{n_atoms} do not; leave ligands and ions out of the model",
+        f"every model atom must hang by bonds on a residue with a Cα atom, but {int((owner < 0).sum())} of {n_atoms} "
+        f"do not; leave ligands and ions out of the model",
     )
     return owner
 
@@ -347,10 +423,10 @@ def _peptide_bonds(atoms: Sequence[AtomRecord], bonds: np.ndarray) -> list[tuple
 
 
 def _within_three_bonds(neighbours: list[set[int]]) -> np.ndarray:
-    """Return pairs (first, second), both ways, of atoms at most three bonds apart: (n_pairs, 2)."""
+    """Return pairs (first, second), first < second, of atoms at most three bonds apart: (n_pairs, 2)."""
     found = set()
     for atom, near in enumerate(neighbours):
-        second = set().union(*(neighbours[j] for j in near)) if near else set()
-        third = set().union(*(neighbours[j] for j in second)) if second else set()
-        found |= {(atom, other) for other in near | second | third | {atom}}
+        second = set().union(*(neighbours[j] for j in near))
+        third = set().union(*(neighbours[j] for j in second))
+        found |= {(atom, other) for other in near | second | third if other > atom}
     return np.array(sorted(found), dtype=np.int64).reshape(-1, 2)

@@ -13,8 +13,9 @@ from rich.console import Console
 
 from openmm_latent.errors import LatentError, require
 
-#: Family -> "module:function"; the function takes (weights, topology, positions [nm], out) and writes the bundle.
-BINDERS: dict[str, str] = {}
+#: Family -> "module:function"; the function takes (weights, topology, positions [nm], out), and by name those of the
+#: command's options that the user gave, and writes the bundle.
+BINDERS: dict[str, str] = {"dynaprot": "openmm_latent.training.dynaprot_binding:bind_dynaprot"}
 
 #: Families trained for one system only, and what to do instead.
 PER_SYSTEM = {"gldp": "train one with `openmm-latent train gldp --top TOP --traj FILE... --lag-time PS --out BUNDLE`"}
@@ -24,12 +25,24 @@ def bind(
     weights: Annotated[Path, typer.Argument(help="Weights of a transferable family.")],
     top: Annotated[Path, typer.Option(help="Structure of the system to bind them to.")],
     out: Annotated[Path, typer.Option(help="The bundle to write.")],
+    lag_time: Annotated[
+        float | None, typer.Option(help="[ps] that one jump is taken to cover.", show_default="the family's")
+    ] = None,
+    relaxation_time: Annotated[
+        float | None,
+        typer.Option(
+            help="[ps] after which a jump has forgotten where it began, 0 for independent jumps (dynaprot).",
+            show_default="the family's",
+        ),
+    ] = None,
 ) -> None:
     """Bind a transferable family's weights to a structure: a bundle for that system, without training.
 
     **Example**
 
     - `openmm-latent bind family.weights.pt --top protein.pdb --out protein.latent.pt`
+
+    - `openmm-latent bind dynaprot.weights.pt --top protein.pdb --out protein.latent.pt --relaxation-time 500`
     """
     from openmm_latent.data.trajectories import load_topology
 
@@ -45,7 +58,9 @@ def bind(
     )
     topology, positions = load_topology(top)
     require(positions is not None, f"top (--top) {top} has no positions; give a PDB or mmCIF file")
-    load_binder(family)(weights, topology, positions, out)
+    given = {"lag_time": lag_time, "relaxation_time": relaxation_time}
+    chosen = {name: value for name, value in given.items() if value is not None}
+    load_binder(family)(weights, topology, positions, out, **chosen)
     Console().print(f"wrote {out}", highlight=False)
 
 

@@ -8,7 +8,9 @@ from torch import Tensor
 from openmm_latent.errors import require
 
 
-def linear_signal_levels(n_levels: int, beta_first: float = 5e-6, beta_last: float = 0.03) -> Tensor:
+def linear_signal_levels(
+    n_levels: int, beta_first: float = 5e-6, beta_last: float = 0.03, dtype: torch.dtype = torch.float32
+) -> Tensor:
     """Return the variance-preserving schedule with linear beta.
 
     At level k a sample is sqrt(signal_k) x + sqrt(1 - signal_k) e with e standard normal, and signal_k the product of
@@ -19,10 +21,12 @@ def linear_signal_levels(n_levels: int, beta_first: float = 5e-6, beta_last: flo
     n_levels : int
     beta_first, beta_last : float
         The defaults are GLDP's, for 1400 levels.
+    dtype : torch.dtype
+        Of what is returned; all is computed in float64.
 
     Returns
     -------
-    Tensor, (n_levels,), float32, falling from almost 1 to almost 0
+    Tensor, (n_levels,), falling from almost 1 to almost 0
 
     Raises
     ------
@@ -36,4 +40,4 @@ def linear_signal_levels(n_levels: int, beta_first: float = 5e-6, beta_last: flo
         f"beta_first and beta_last must rise within (0, 1), got {beta_first} and {beta_last}; 5e-6 and 0.03 are usual",
     )
     beta = torch.linspace(beta_first, beta_last, n_levels, dtype=torch.float64)
-    return torch.cumprod(1.0 - beta, dim=0).float()
+    return torch.cumprod(1.0 - beta, dim=0).to(dtype)

@@ -20,10 +20,12 @@ import logging
 import platform
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
@@ -171,8 +173,8 @@ def _needed_part(function: Callable[..., Any], example: Tensor) -> Callable[...,
     with torch.enable_grad():  # a module may leave out what only gradients need
         graph = make_fx(function)(example.clone().requires_grad_(True))
     for node in list(graph.graph.nodes):
-        if node.target is torch.ops.aten.slice.Tensor:
-            node.replace_all_uses_with(_taken_out(node))
+        if node.target is torch.ops.aten.slice.Tensor and (taken := _taken_out(node)) is not node:
+            node.replace_all_uses_with(taken)
     graph.graph.eliminate_dead_code()
     graph.recompile()
     return graph
@@ -210,11 +212,11 @@ def _compile(name: str, method: _Method, package: Path) -> None:
     level = chatter.level
     try:
         chatter.setLevel(logging.ERROR)  # and no warnings: both are about torch's own internals
-        with warnings.catch_warnings(), fresh_cache(), torch.no_grad():
+        with warnings.catch_warnings(), fresh_cache(), torch.no_grad(), _code_for(march) as options:
             warnings.simplefilter("ignore")
             traced = make_fx(method.function, decomposition_table=_DECOMPOSITIONS)(*inputs)
             program = torch.export.export(traced, inputs)
-            aoti_compile_and_package(program, package_path=str(package), inductor_configs={"cpp.march": march})
+            aoti_compile_and_package(program, package_path=str(package), inductor_configs=options)
     except Exception as error:  # whatever tracing, the compiler or the linker raise
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise LatentError(
@@ -223,6 +225,27 @@ def _compile(name: str, method: _Method, package: Path) -> None:
         ) from error
     finally:
         chatter.setLevel(level)
+
+
+@contextmanager
+def _code_for(march: str | None) -> Iterator[dict[str, Any]]:
+    """Give Inductor's options for a kind of processor, not for this very one, which may know more than others of it.
+
+    torch 2.11 and older have no such option: there the compiler's flag is replaced.
+    """
+    from torch._inductor import config, cpp_builder
+
+    if hasattr(config.cpp, "march"):
+        yield {"cpp.march": march}
+        return
+    flags = cpp_builder._get_optimization_cflags
+
+    def flags_of_the_kind(*arguments: Any, **named: Any) -> tuple[list[str], list[str]]:
+        compiling, linking = flags(*arguments, **named)
+        return [f"march={march}" if march and flag == "march=native" else flag for flag in compiling], linking
+
+    with mock.patch.object(cpp_builder, "_get_optimization_cflags", flags_of_the_kind):
+        yield {}
 
 
 def _compare(name: str, method: _Method, package: Path) -> float:

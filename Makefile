@@ -1,10 +1,15 @@
 # Every target makes its environment first where there is none, and rebuilds the C++ side where a source is newer.
 #   make test                      the whole suite, OpenCL included where a device is found
 #   make demo VENV=/path/to/venv   another environment
+#   make test VENV=.venv-old TORCH=torch==2.9.1 OPENMM=openmm==8.4.0.post2    other versions, in one of their own
 VENV ?= .venv
 PYTHON ?= python3
 # Installed before all else, so that nothing else draws in another torch. A GPU build: make TORCH="torch==2.13.0 ..."
 TORCH ?= torch==2.13.0
+OPENMM ?= openmm
+# An environment of its own for openmm-torch, whose 1.5 was built with torch 2.9 for CUDA 12: gigabytes of libraries,
+# which a machine without a GPU needs as well.
+BESIDE ?= .venv-openmm-torch
 # Tests an OpenCL device, if one is found; pocl, which runs OpenCL on a CPU, is kept in a folder of its own by some.
 ICD := $(firstword $(wildcard /etc/OpenCL/pocl/*.icd /etc/OpenCL/vendors/*.icd $(VENV)/etc/OpenCL/vendors/*.icd))
 PYTEST = $(VENV)/bin/python -m pytest -n 2 --dist loadfile
@@ -13,7 +18,7 @@ RUN = $(VENV)/bin/python
 export OMP_NUM_THREADS ?= 1
 export OPENMM_CPU_THREADS ?= 1
 
-.PHONY: build demo test test-python test-opencl bench lint format clean
+.PHONY: build demo test test-python test-opencl test-openmm-torch bench lint format clean
 .DEFAULT_GOAL := test
 
 # What the build and the package need, straight from pyproject.toml.
@@ -45,7 +50,7 @@ export CHECKS
 $(VENV)/.ready: pyproject.toml
 	@$(PYTHON) -c "$$CHECKS"
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet $(TORCH)
+	$(RUN) -m pip install --quiet $(TORCH) $(OPENMM)
 	$(RUN) -c "$$NEEDS" > $(VENV)/needs.txt
 	$(RUN) -m pip install --quiet -r $(VENV)/needs.txt
 	$(RUN) -m pip install --quiet --no-build-isolation -e .[dev]
@@ -76,6 +81,19 @@ ifeq ($(ICD),)
 else
 	OCL_ICD_VENDORS=$(dir $(ICD)) $(PYTEST) -m opencl $(ARGS)
 endif
+
+# Installed, not editable: the C++ side in the source tree stays that of $(VENV). A large download; not a part of CI.
+test-openmm-torch: $(BESIDE)/.ready
+	$(BESIDE)/bin/python -m pip install --quiet --no-build-isolation --no-deps --force-reinstall .
+	$(BESIDE)/bin/pytest tests/test_openmm_torch.py "tests/test_examples.py::test_example[05_physics_from_a_torch_force]"
+
+$(BESIDE)/.ready: pyproject.toml
+	@$(PYTHON) -c "$$CHECKS"
+	test -x $(BESIDE)/bin/python || $(PYTHON) -m venv $(BESIDE)
+	$(BESIDE)/bin/python -m pip install --quiet torch==2.9.1 openmmtorch==1.5
+	$(BESIDE)/bin/python -c "$$NEEDS" > $(BESIDE)/needs.txt
+	$(BESIDE)/bin/python -m pip install --quiet -r $(BESIDE)/needs.txt "pytest>=8"
+	touch $@
 
 bench: build
 	$(RUN) benchmarks/suite.py $(ARGS)

@@ -1,8 +1,9 @@
 """Print the table of `openmm_latent/nn/residue_geometry.py`: what hangs on what in the 20 residues, and how.
 
-Connectivity is that of ff14SB's templates in OpenMM; lengths, angles and fixed torsions are means over short MD of
-ACE-X-NME at 300 K (amber14, OBC2), those of a chain's end from ACE-ALA-ALA. Torsions that turn freely get a common
-rotamer by rule, since their mean means nothing. Proline's ring is averaged over the pucker with chi1 > 0.
+Connectivity is that of ff14SB's templates in OpenMM; lengths, angles and fixed torsions are means over short MD at
+300 K (amber14, OBC2): of ACE-X-NME from three values of chi1, and of ACE-ALA-ALA for a chain's end. Torsions that turn
+freely get a common rotamer by rule, since their mean means nothing. Proline's ring is averaged over the pucker with
+chi1 > 0.
 
 Run: python benchmarks/ideal_geometry.py (minutes on one core) > table.txt
 """
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import openmm
 from openmm import app, unit
+from scipy.spatial.transform import Rotation
 
 from openmm_latent.data.backbone import RESIDUE_NAMES
 from openmm_latent.data.forcefields import build_system
@@ -23,7 +25,7 @@ from openmm_latent.data.residues import standard_residues
 from openmm_latent.geometry import dihedrals, torsion_quadruples
 from openmm_latent.topology import describe_atoms
 
-N_FRAMES, N_STEPS_BETWEEN = 1000, 40
+N_FRAMES, N_STEPS_BETWEEN = 400, 50
 #: A mean torsion with a smaller sine is that of a flat group, and short MD has not averaged it out.
 _FLAT = 0.15
 _BACKBONE = ("N", "CA", "C", "O")
@@ -71,20 +73,36 @@ def start(name, is_end):
         return prepare(file)
 
 
+def turned(prepared, angle):
+    """Return the positions with the middle residue's side chain turned about CA-CB [rad]; PRO stays as it is."""
+    residue = list(prepared.topology.residues())[1]
+    atoms = {atom.name: atom.index for atom in residue.atoms()}
+    positions = np.array(prepared.positions)
+    if residue.name in ("GLY", "PRO"):
+        return positions
+    moved = [atoms[name] for name in atoms if name not in (*_BACKBONE, "CB", "H", "HA")]
+    axis = positions[atoms["CB"]] - positions[atoms["CA"]]
+    turn = Rotation.from_rotvec(angle * axis / np.linalg.norm(axis))
+    positions[moved] = turn.apply(positions[moved] - positions[atoms["CB"]]) + positions[atoms["CB"]]
+    return positions
+
+
 def trajectory(prepared):
-    """Return (n_frames, n_atoms, 3) [nm] at 300 K."""
-    system = build_system(prepared.topology)
-    integrator = openmm.LangevinMiddleIntegrator(300 * unit.kelvin, 2 / unit.picosecond, 2 * unit.femtosecond)
-    integrator.setRandomNumberSeed(1)
-    context = openmm.Context(system, integrator, openmm.Platform.getPlatform("Reference"))
-    context.setPositions(prepared.positions)
-    openmm.LocalEnergyMinimizer.minimize(context, 10.0, 200)
-    context.setVelocitiesToTemperature(300 * unit.kelvin, 1)
-    integrator.step(1000)
+    """Return (3 n_frames, n_atoms, 3) [nm] at 300 K, from three rotamers."""
     frames = []
-    for _ in range(N_FRAMES):
-        integrator.step(N_STEPS_BETWEEN)
-        frames.append(context.getState(getPositions=True).getPositions(asNumpy=True).value_in_unit(unit.nanometer))
+    for seed, angle in enumerate((0.0, 2 * math.pi / 3, -2 * math.pi / 3), start=1):
+        integrator = openmm.LangevinMiddleIntegrator(300 * unit.kelvin, 2 / unit.picosecond, 2 * unit.femtosecond)
+        integrator.setRandomNumberSeed(seed)
+        system = build_system(prepared.topology)
+        context = openmm.Context(system, integrator, openmm.Platform.getPlatform("Reference"))
+        context.setPositions(turned(prepared, angle))
+        openmm.LocalEnergyMinimizer.minimize(context, 10.0, 200)
+        context.setVelocitiesToTemperature(300 * unit.kelvin, seed)
+        integrator.step(1000)
+        for _ in range(N_FRAMES):
+            integrator.step(N_STEPS_BETWEEN)
+            state = context.getState(getPositions=True)
+            frames.append(state.getPositions(asNumpy=True).value_in_unit(unit.nanometer))
     return np.array(frames)
 
 

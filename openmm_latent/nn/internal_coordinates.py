@@ -1,11 +1,7 @@
 """Distances, angles and torsions of proteins' heavy atoms, and exact ways from them to positions and back.
 
-Two ways to build residues, level by level of what hangs on what, all residues and frames of a level at once:
-
-- `TraceCoordinates` starts from a Cα trace. N and C hang on the Cα and its neighbours along the chain, O on C, the side
-  chain on N, CA and C. This is how CODLAD decodes.
-- `FrameCoordinates` starts from backbone frames and seven torsions; lengths and other angles are ideal. This is how
-  ConfRover decodes.
+Atoms are placed level by level of what hangs on what, all residues and frames of a level at once. `TraceCoordinates`
+starts from a Cα trace, as CODLAD's decoder does; `frame_coordinates` starts from backbone frames.
 
 Positions are (batch, n_residues, 15, 3) in the slots of `residue_geometry`; a slot without atom lies on its Cα.
 Internal coordinates are (batch, n_residues, 14, 3), all slots but CA in the same order; 0 where there is no atom. A
@@ -20,7 +16,6 @@ Source: J. Parsons et al., J. Comput. Chem. 26, 1063 (2005), for the placement o
 from __future__ import annotations
 
 import math
-from typing import Tuple  # noqa: UP035  TorchScript reads these annotations
 
 import numpy as np
 import torch
@@ -29,11 +24,13 @@ from torch import Tensor, nn
 from openmm_latent.errors import require
 from openmm_latent.nn.residue_geometry import CA, INTERNAL_SLOTS, N_SLOTS, OXT, C, N, O, Residues, residue_tables
 
-#: How far `TraceCoordinates.bounded` lets angles and fixed torsions go from the ideal: 30 degrees. A stereocentre is
-#: flat 50 degrees from its ideal.
+#: How far `TraceCoordinates.bounded` lets angles and fixed torsions go from the ideal [rad]: 30 degrees, where MD of
+#: six proteins stays within 28. A stereocentre is flat 50 degrees from its ideal.
 _REACH = math.pi / 6
+#: The same for angles of N and C at the trace: cis peptide bonds and ends of chains need more.
+_REACH_ON_TRACE = 0.7
 #: The same for lengths, as a share of the ideal.
-_STRETCH = 0.2
+_STRETCH = 0.25
 _PLACES = ("first", "inner", "last")
 
 
@@ -52,8 +49,8 @@ def place(first: Tensor, second: Tensor, third: Tensor, internal: Tensor) -> Ten
     Tensor
         (..., 3) [nm]
     """
-    axis = _unit(third - second)
-    normal = _unit(torch.linalg.cross(second - first, axis))
+    axis = unit_vectors(third - second)
+    normal = unit_vectors(torch.linalg.cross(second - first, axis))
     across = torch.linalg.cross(normal, axis)
     length, angle, torsion = internal.unsqueeze(-2).unbind(-1)  # (..., 1) each
     outward = across * torch.cos(torsion) + normal * torch.sin(torsion)
@@ -79,36 +76,11 @@ def _length(vectors: Tensor) -> Tensor:
     return (vectors * vectors).sum(-1).clamp(min=1e-12).sqrt()
 
 
-def _unit(vectors: Tensor) -> Tensor:
+def unit_vectors(vectors: Tensor) -> Tensor:
     """Return unit vectors, (..., 3), and 0 without derivative for vectors below 1e-6 nm."""
     squared = (vectors * vectors).sum(-1, keepdim=True)
     is_short = squared < 1e-12
     return vectors * squared.masked_fill(is_short, 1.0).rsqrt().masked_fill(is_short, 0.0)
-
-
-def residue_frames(positions: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
-    """Return each residue's frame: axes along CA to C, N's part across it, and their cross product, as columns.
-
-    Parameters
-    ----------
-    positions : Tensor
-        (batch, n_residues, n_slots, 3) [nm], the slots N, CA and C first
-
-    Returns
-    -------
-    rotations : Tensor
-        (batch, n_residues, 3, 3); a vector v of the residue is R v in the common axes
-    ca : Tensor
-        (batch, n_residues, 3) [nm]
-
-    Source: Jumper et al., Nature 596, 583 (2021), supplement, algorithm 21.
-    """
-    ca = positions[:, :, 1].double()
-    first = _unit(positions[:, :, 2].double() - ca)
-    to_n = positions[:, :, 0].double() - ca
-    second = _unit(to_n - (to_n * first).sum(-1, keepdim=True) * first)
-    rotations = torch.stack([first, second, torch.linalg.cross(first, second)], dim=-1)
-    return rotations.to(positions.dtype), positions[:, :, 1]
 
 
 class AtomTree(nn.Module):
@@ -228,7 +200,7 @@ def trace_anchors(residues: Residues) -> tuple[np.ndarray, np.ndarray]:
     return anchors, places
 
 
-def _shared_tree(residues: Residues) -> tuple[np.ndarray, np.ndarray]:
+def shared_tree(residues: Residues) -> tuple[np.ndarray, np.ndarray]:
     """Return references, (n_residues, 15, 3) counted as 15 residue + slot, and ideal values, (n_residues, 15, 3)."""
     tables = residue_tables()
     references, ideal = tables.references[residues.types], tables.ideal[residues.types]
@@ -279,7 +251,7 @@ class TraceCoordinates(nn.Module):
     def __init__(self, residues: Residues):
         super().__init__()
         anchors, places = trace_anchors(residues)
-        references, ideal = _shared_tree(residues)
+        references, ideal = shared_tree(residues)
         alphas = N_SLOTS * np.arange(len(residues)) + CA
         references[:, N] = np.stack([alphas, *(alphas[anchors[:, 0]].T)], axis=1)
         references[:, C] = np.stack([alphas, *(alphas[anchors[:, 1]].T)], axis=1)
@@ -288,12 +260,14 @@ class TraceCoordinates(nn.Module):
         for slot, name in ((N, "N"), (C, "C"), (O, "O")):
             values = np.array([on_trace[where, name] for where in _PLACES])[places]  # (n_residues, 2)
             ideal[:, slot, 1:] = values if slot != O else np.stack([ideal[:, O, 1], values[:, 1]], axis=1)
-        is_free = residue_tables().chi[residues.types] > 0
+        is_free = residue_tables().turns[residues.types]
         is_free[:, [N, C, O]] = True
         has_atom = residues.has_atom
         inner = list(INTERNAL_SLOTS)
         ideal = np.where(has_atom[:, :, None], ideal, 0.0)[:, inner]
-        bend = np.minimum(_REACH, 0.8 * np.minimum(ideal[..., 1], math.pi - ideal[..., 1]))
+        up = np.full(ideal.shape[:2], _REACH)
+        up[:, [INTERNAL_SLOTS.index(N), INTERNAL_SLOTS.index(C)]] = _REACH_ON_TRACE
+        bend = np.stack([np.minimum(up, 0.8 * ideal[..., 1]), np.minimum(up, 0.8 * (math.pi - ideal[..., 1]))], axis=-1)
         self.tree = AtomTree(has_atom, references)
         self.register_buffer("has_atom", torch.tensor(has_atom))
         self.register_buffer("ideal", torch.tensor(ideal, dtype=torch.float32))
@@ -325,10 +299,10 @@ class TraceCoordinates(nn.Module):
     def bounded(self, raw: Tensor) -> Tensor:
         """Return internal coordinates near the ideal from any numbers; 0 is the ideal.
 
-        Lengths stay within a fifth, angles and fixed torsions within 30 degrees (less for the small angles at a Cα),
-        and only free torsions go all the way round. So whatever a network says, residues are L, and groups are flat as
-        they should be. To move by x in the result, say x near 0: the slope there is 1, for lengths the ideal length.
-        The one way out is a backbone whose N, CA and C lie on one line, which has no handedness.
+        Lengths stay within a quarter, angles and fixed torsions within 30 degrees (angles of N and C within 40, and
+        never near 0 or 180), and only free torsions go all the way round. So whatever a network says, residues are L
+        and groups nearly flat; but torsions of N and C that bring N, CA and C on one line leave no handedness to hold.
+        The slope at 0 is 1, for lengths the ideal length: near the ideal, `raw` is the difference from it.
 
         Parameters
         ----------
@@ -342,127 +316,12 @@ class TraceCoordinates(nn.Module):
         """
         ideal = self.ideal.to(raw.dtype)
         length = ideal[..., 0] * (1.0 + self.stretch * torch.tanh(raw[..., 0] / self.stretch))
-        bend = self.bend.to(raw.dtype)
+        bend = torch.where(raw[..., 1] < 0, self.bend[..., 0], self.bend[..., 1]).to(raw.dtype)
         angle = ideal[..., 1] + bend * torch.tanh(raw[..., 1] / bend)
         held = self.reach * torch.tanh(raw[..., 2] / self.reach)
         torsion = ideal[..., 2] + torch.where(self.is_free, raw[..., 2], held)
         there = (ideal[..., 0] > 0).to(raw.dtype).unsqueeze(-1)
         return torch.stack([length, angle, torsion], dim=-1) * there
-
-
-class FrameCoordinates(nn.Module):
-    """Heavy atoms from backbone frames and seven torsions, all other geometry ideal.
-
-    N and C lie in the frame. O lies in the plane that psi gives, opposite to the next N, and OXT opposite to O. Omega
-    and phi are measured, but place nothing: the next residue's N has a frame of its own. Flat groups are flat, amides
-    of ASN and GLN among them: their OD1 and OE1 turn with the last chi, ND2 and NE2 lie opposite.
-
-    Parameters
-    ----------
-    residues : Residues
-        Chains of any length.
-
-    Attributes
-    ----------
-    has_atom : Tensor of bool
-        (n_residues, 15)
-    has_torsion : Tensor of bool
-        (n_residues, 7) in the order of `residue_geometry.TORSION_NAMES`
-
-    Source: Jumper et al., Nature 596, 583 (2021), supplement, algorithm 24, which ConfRover follows.
-    DISCREPANCY(AlphaFold, algorithm 24): lengths and angles are means of MD, not of crystals, and frames are not kept.
-    """
-
-    def __init__(self, residues: Residues):
-        super().__init__()
-        tables = residue_tables()
-        references, ideal = _shared_tree(residues)
-        local = np.zeros((len(residues), 3, 3))  # N, CA, C
-        length, angle = ideal[:, N, 0], ideal[:, N, 1]
-        local[:, 0, 0], local[:, 0, 1] = length * np.cos(angle), length * np.sin(angle)
-        local[:, 2, 0] = ideal[:, C, 0]
-        chi = tables.chi[residues.types]
-        source = np.where(chi > 0, chi + 2, 0)
-        source[:, O] = 2
-        inner = list(INTERNAL_SLOTS)
-        self.tree = AtomTree(residues.has_atom, references)
-        self.register_buffer("has_atom", torch.tensor(residues.has_atom))
-        self.register_buffer("local", torch.tensor(local, dtype=torch.float32))
-        self.register_buffer("ideal", torch.tensor(ideal[:, inner], dtype=torch.float32))
-        self.register_buffer("source", torch.tensor(source[:, inner]))
-        self._set_corners(residues, references)
-
-    def _set_corners(self, residues: Residues, references: np.ndarray) -> None:
-        """Note the four atoms of each torsion, counted as 15 residue + slot."""
-        first = N_SLOTS * np.arange(len(residues))
-        corners = np.zeros((len(residues), 7, 4), dtype=np.int64)
-        has_torsion = np.zeros((len(residues), 7), dtype=bool)
-        has_torsion[:, :2] = residues.is_joined[:, None]
-        has_torsion[:, 2] = True
-        before = first - N_SLOTS
-        corners[:, 0] = np.stack([before + CA, before + C, first + N, first + CA], axis=1)
-        corners[:, 1] = np.stack([before + C, first + N, first + CA, first + C], axis=1)
-        corners[:, 2] = np.stack([first + N, first + CA, first + C, first + O], axis=1)
-        place, slot = np.nonzero(residue_tables().chi[residues.types])
-        number = residue_tables().chi[residues.types][place, slot] + 2
-        corners[place, number, :3] = references[place, slot, ::-1]
-        corners[place, number, 3] = first[place] + slot
-        has_torsion[place, number] = True
-        self.register_buffer("corners", torch.tensor(corners[has_torsion]))
-        self.register_buffer("torsion_places", torch.tensor(np.flatnonzero(has_torsion)))
-        self.register_buffer("has_torsion", torch.tensor(has_torsion))
-
-    def to_cartesian(self, rotations: Tensor, ca: Tensor, torsions: Tensor) -> Tensor:
-        """Build all heavy atoms.
-
-        Parameters
-        ----------
-        rotations : Tensor
-            (batch, n_residues, 3, 3)
-        ca : Tensor
-            (batch, n_residues, 3) [nm]
-        torsions : Tensor
-            (batch, n_residues, 7) omega, phi, psi, chi1 to chi4 [rad]; what a residue does not have is not read
-
-        Returns
-        -------
-        Tensor
-            (batch, n_residues, 15, 3) [nm]
-        """
-        n_batch = ca.shape[0]
-        # (batch, n_residues, 3 atoms, 3)
-        backbone = torch.matmul(self.local.double(), rotations.double().transpose(2, 3)) + ca.double().unsqueeze(2)
-        turned = torch.cat([torsions[..., :2], torsions[..., 2:3] + math.pi, torsions[..., 3:]], dim=-1).double()
-        ideal = self.ideal.double().unsqueeze(0).expand(n_batch, -1, -1, -1)
-        torsion = turned.gather(2, self.source.unsqueeze(0).expand(n_batch, -1, -1))
-        torsion = torch.where(self.source > 0, torsion, ideal[..., 2])
-        internal = torch.cat([ideal[..., :2], torsion.unsqueeze(-1)], dim=-1)
-        return self.tree.grow(backbone.reshape(n_batch, -1, 3), internal).to(ca.dtype)
-
-    def torsions(self, positions: Tensor) -> Tensor:
-        """Measure the seven torsions.
-
-        Psi is read from O, so that the last residue has one, and so that `to_cartesian` puts O back where it was.
-
-        Parameters
-        ----------
-        positions : Tensor
-            (batch, n_residues, 15, 3) [nm]
-
-        Returns
-        -------
-        Tensor
-            (batch, n_residues, 7) [rad], in (-pi, pi]; 0 for those that a residue does not have
-        """
-        n_batch, n_residues = positions.shape[0], positions.shape[1]
-        flat = positions.double().reshape(n_batch, -1, 3)
-        corners = flat.index_select(1, self.corners.flatten()).view(n_batch, -1, 4, 3)
-        measured = measure(corners[:, :, 0], corners[:, :, 1], corners[:, :, 2], corners[:, :, 3])[..., 2]
-        empty = torch.zeros_like(flat[:, :1, 0]).expand(-1, 7 * n_residues)
-        found = empty.index_copy(1, self.torsion_places, measured).view(n_batch, n_residues, 7)
-        psi = found[..., 2:3]
-        psi = torch.where(psi > 0, psi - math.pi, psi + math.pi)
-        return torch.cat([found[..., :2], psi, found[..., 3:]], dim=-1).to(positions.dtype)
 
 
 class Chirality(nn.Module):

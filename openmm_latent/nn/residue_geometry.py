@@ -61,6 +61,8 @@ class ResidueTables:
         (15, 3) the same for O and OXT of a chain's end
     chi : ndarray of int
         (21, 15) 1 to 4 where the atom's torsion is that chi, else 0
+    turns : ndarray of bool
+        (21, 15) atoms whose torsion turns: the chi, and NH1 of ARG, whose chi5 is flat but flips
     is_half_turn : ndarray of bool
         (21, 4) chi that mean the same half a turn on
     renamed : ndarray of int
@@ -88,6 +90,7 @@ class ResidueTables:
     ideal: np.ndarray
     end: np.ndarray
     chi: np.ndarray
+    turns: np.ndarray
     is_half_turn: np.ndarray
     renamed: np.ndarray
     centres: np.ndarray
@@ -109,7 +112,7 @@ def residue_tables() -> ResidueTables:
         atom_names=tuple(one["names"] for one in types),
         **{
             key: np.stack([one[key] for one in types])
-            for key in "has_atom references ideal chi is_half_turn renamed centres handedness".split()
+            for key in "has_atom references ideal chi turns is_half_turn renamed centres handedness".split()
         },
         end=end,
         bonds=tuple(one["bonds"] for one in types),
@@ -163,6 +166,7 @@ def _residue_type(name: str, lines: list[list[str]]) -> dict:
         row["references"][slot] = [slots[word] for word in words[1:4]]
         row["chi"][slot] = int(words[4])
         row["ideal"][slot] = [float(word) for word in words[5:]]
+    row["turns"] = (row["chi"] > 0) | np.array([name == "ARG" and atom == "NH1" for atom in row["names"]])
     pairs = [(CA, N), (C, CA), (O, C)] + [(slots[words[0]], slots[words[1]]) for words in atoms]
     lengths = [row["ideal"][N, 0], *(row["ideal"][first, 0] for first, _ in pairs[1:])]
     rings = [words for words in lines[1:] if words[0] == "ring"]

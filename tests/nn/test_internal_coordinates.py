@@ -14,13 +14,8 @@ from torch import nn
 
 from openmm_latent.data import backbone
 from openmm_latent.errors import LatentError
-from openmm_latent.nn.internal_coordinates import (
-    Chirality,
-    FrameCoordinates,
-    TraceCoordinates,
-    residue_frames,
-    trace_anchors,
-)
+from openmm_latent.nn.frame_coordinates import FrameCoordinates, residue_frames
+from openmm_latent.nn.internal_coordinates import Chirality, TraceCoordinates, trace_anchors
 from openmm_latent.nn.residue_geometry import (
     CA,
     INTERNAL_SLOTS,
@@ -258,6 +253,9 @@ def test_whatever_a_network_says_residues_are_l():
     trace = random_structure(RESIDUES, 8, seed=8)[:, :, CA]
     raw = 10 * torch.randn(8, len(RESIDUES), 14, 3, generator=torch.Generator().manual_seed(8))
     raw[:, :, [0, 1], 2] *= 0.02  # torsions of N and C: anywhere else they may fall on one line with CA
+    bounded = coordinates.bounded(raw)[:, RESIDUES.has_atom[:, list(INTERNAL_SLOTS)]]
+    assert float(bounded[..., 0].min()) > 0.08
+    assert 0.04 < float(bounded[..., 1].min()) < float(bounded[..., 1].max()) < math.pi - 0.04
     built = coordinates.to_cartesian(trace, coordinates.bounded(raw))
     assert bool(chirality(built).all())
     assert not bool((chirality(-built) & (chirality.handedness != 0)).any())

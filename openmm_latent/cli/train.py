@@ -1,4 +1,4 @@
-"""`openmm-latent train FAMILY`: trajectories into a bundle."""
+"""`openmm-latent train FAMILY`: trajectories into a bundle, or into the weights of a transferable family."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.progress import TaskID
 
-from openmm_latent.cli.common import Command, Group, SeedOption, TopOption, TrajOption
+from openmm_latent.cli.common import Command, Group, SeedOption, TopOption, TrajOption, progress_bar
 from openmm_latent.errors import require
 
 train_app = typer.Typer(
     cls=Group,
     no_args_is_help=True,
     rich_markup_mode="markdown",
-    help="Train a model on trajectories and export it as a bundle.",
+    help="Train a model on trajectories; write it as a bundle, or as weights to bind to proteins.",
 )
 
 
 @train_app.callback()
 def train() -> None:
-    """Train a model on trajectories and export it as a bundle."""
+    """Train a model on trajectories; write it as a bundle, or as weights to bind to proteins."""
 
 
 @train_app.command(cls=Command)
@@ -95,3 +96,74 @@ def gldp(
         proposal_config=proposal_config,
     )
     console.print(f"wrote {out}\nnext: openmm-latent simulate {out} --top {top} --out hybrid", markup=False)
+
+
+@train_app.command(cls=Command)
+def dynaprot(
+    data: Annotated[
+        Path,
+        typer.Option(help="Data set of proteins: ATLAS, mdCATH, or a folder with one folder of PDB and runs each."),
+    ],
+    out: Annotated[Path, typer.Option(help="The weights to write, e.g. protein.weights.pt.")],
+    config: Annotated[str, typer.Option(help="Size of the networks: tiny (minutes on two cores) or paper.")] = "tiny",
+    loss: Annotated[str, typer.Option(help="log_frobenius, or mse for comparison.")] = "log_frobenius",
+    validation: Annotated[
+        float, typer.Option(help="Share of the proteins kept apart, to stop when they get no better; 0 trains on all.")
+    ] = 0.0,
+    temperature: Annotated[float | None, typer.Option(help="[K] Only runs at this one.", show_default="all")] = None,
+    stride: Annotated[int, typer.Option(help="Learn from every n-th frame.")] = 1,
+    frame_spacing: Annotated[
+        float | None, typer.Option(help="[ps], for files that store no time.", show_default="read from the files")
+    ] = None,
+    seed: SeedOption = 1,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Train DynaProt: from one structure of any protein to how its residues fluctuate.
+
+    **Examples**
+
+    - `openmm-latent train dynaprot --data proteins/ --out protein.weights.pt`
+
+    - `openmm-latent train dynaprot --data atlas/ --out atlas.weights.pt --config paper --validation 0.05 --device cuda`
+    """
+    from openmm_latent.data.fluctuations import read_examples
+    from openmm_latent.data.recognise import open_dataset
+    from openmm_latent.data.splits import split_at_random
+    from openmm_latent.training.dynaprot import data_facts, train_dynaprot
+
+    require(
+        0.0 <= validation < 1.0,
+        f"validation (--validation) must be a share of the proteins from 0 to 1, got {validation}; 0.1 is usual",
+    )
+    dataset = open_dataset(data, frame_spacing=frame_spacing)
+    parts = split_at_random(dataset, (1.0 - validation, validation), seed=seed) if validation > 0 else (dataset,)
+    taught, *apart = ([*read_examples(part, temperature=temperature, stride=stride)] for part in parts)
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(
+        f"{len(taught)} proteins of {min(map(len, taught))} to {max(map(len, taught))} residues to learn from, "
+        f"{len(apart[0]) if apart else 0} kept apart"
+    )
+    with progress_bar() as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def show(name: str, done: int, total: int, mean_loss: float) -> None:
+            if name not in tasks:
+                tasks[name] = bar.add_task(name, total=total)
+            bar.update(tasks[name], completed=done, description=f"{name} network, loss {mean_loss:.3g}")
+
+        train_dynaprot(
+            taught,
+            config=config,
+            loss=loss,
+            validation=apart[0] if apart else (),
+            out=out,
+            seed=seed,
+            device=device,
+            progress=show,
+            facts=data_facts(dataset, temperature),
+        )
+    console.print(
+        f"wrote {out}\nnext: openmm-latent flexibility PROTEIN --model {out}, or openmm-latent bind {out} --top "
+        f"PROTEIN --out protein.latent.pt",
+        markup=False,
+    )

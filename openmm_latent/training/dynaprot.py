@@ -7,6 +7,7 @@ A plain loop: a few hundred steps on a few kilobytes of labels are no work for a
 from __future__ import annotations
 
 import copy
+import hashlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from openmm_latent.data.datasets import DataSet, runs_at
 from openmm_latent.data.fluctuations import ProteinExample
 from openmm_latent.errors import require
 from openmm_latent.models.dynaprot.config import CONFIGS, LOSSES, DynaProtConfig
@@ -250,6 +252,30 @@ def _resolve_config(config: str | DynaProtConfig, n_steps: int | None) -> DynaPr
     return config if n_steps is None else replace(config, n_steps=n_steps)
 
 
+def data_facts(dataset: DataSet, temperature: float | None = None) -> dict[str, Any]:
+    """Return what a data set tells of its temperature [K], force field and licence, for the file of weights."""
+    runs = [run for entry in dataset for run in runs_at(entry, temperature)]
+    temperatures = {run.temperature for run in runs}
+    fields = {entry.provenance.get("force_field") for entry in dataset}
+    return {
+        "temperature": temperatures.pop() if len(temperatures) == 1 else None,
+        "force_field": fields.pop() if len(fields) == 1 else None,
+        "files": sorted({run.file.name for run in runs}),
+        "data_set": dataset.kind,
+        "licence": dataset.licence,
+    }
+
+
+def _digest(examples: Sequence[ProteinExample]) -> str:
+    """Return the SHA-256 of what was shown and taught."""
+    total = hashlib.sha256()
+    for example in examples:
+        total.update(f"{example.name} {example.n_frames}".encode())
+        for part in (example.residue_types, example.positions, example.marginal, example.coupling):
+            total.update(np.ascontiguousarray(part).tobytes())
+    return total.hexdigest()
+
+
 def _training_facts(
     examples: Sequence[ProteinExample],
     validation: Sequence[ProteinExample],
@@ -264,6 +290,7 @@ def _training_facts(
         "validation": [example.name for example in validation],
         "loss": loss,
         "seed": seed,
+        "digest": _digest(examples),
         "course": course,
         **(facts or {}),
     }

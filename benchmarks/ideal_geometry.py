@@ -3,7 +3,7 @@
 Connectivity is that of ff14SB's templates in OpenMM; lengths, angles and fixed torsions are means over short MD at
 300 K (amber14, OBC2): of ACE-X-NME from three values of chi1, and of ACE-ALA-ALA for a chain's end. Torsions that turn
 freely get a common rotamer by rule, since their mean means nothing. Proline's ring is averaged over the pucker with
-chi1 > 0.
+chi1 > 0, and its chi2 closes it.
 
 Run: python benchmarks/ideal_geometry.py (minutes on one core) > table.txt
 """
@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import openmm
 from openmm import app, unit
+from scipy.optimize import brentq
 from scipy.spatial.transform import Rotation
 
 from openmm_latent.data.backbone import RESIDUE_NAMES
@@ -170,6 +171,7 @@ def residue_lines(name):
         chi1 = dihedrals(frames, torsion_quadruples(records, "chi1"))[:, 0]
         frames = frames[chi1 > 0]
     rows, closures = side_chain(name)
+    ring_torsion = closing_torsion(frames, index) if name == "PRO" else 0.0
     n_ca_c = angle(frames, index["N"], index["CA"], index["C"])
     oxygen = means(frames, index["O"], index["C"], index["CA"], index["N"])
     lengths = [np.linalg.norm(frames[:, index[a]] - frames[:, index["CA"]], axis=1).mean() for a in ("N", "C")]
@@ -178,7 +180,9 @@ def residue_lines(name):
         quadruple = [index[a], index[b], index[c], index[atom]]
         values = means(frames, *quadruple[::-1])
         chi = chi_number(records, quadruple)
-        if chi and name != "PRO":
+        if name == "PRO" and atom == "CD":
+            values = (*values[:2], ring_torsion)
+        elif chi and name != "PRO":
             values = (*values[:2], math.radians(90 if (name, chi) in _FLAT_ENDS else -60 if chi == 1 else 180))
         lines.append(f"  {atom} {c} {b} {a} {chi} {numbers(values)}")
     for a, b in closures:
@@ -224,6 +228,24 @@ def place(a, b, c, length, angle, torsion):
     normal /= np.linalg.norm(normal)
     across = np.cross(normal, axis) * math.cos(torsion) + normal * math.sin(torsion)
     return c - length * math.cos(angle) * axis + length * math.sin(angle) * across
+
+
+def closing_torsion(frames, index):
+    """Return the chi2 that closes proline's ring, which the mean of chi2 does not quite."""
+    atoms = ("N", "CA", "C", "CB", "CG", "CD")
+    n, ca, c, cb, cg, cd = (index[atom] for atom in atoms)
+    n_ca, ca_c = (np.linalg.norm(frames[:, a] - frames[:, ca], axis=1).mean() for a in (n, c))
+    bend = angle(frames, n, ca, c)
+    points = {n: np.array([n_ca, 0, 0]), ca: np.zeros(3), c: ca_c * np.array([math.cos(bend), math.sin(bend), 0])}
+    points[cb] = place(points[c], points[n], points[ca], *means(frames, cb, ca, n, c))
+    points[cg] = place(points[n], points[ca], points[cb], *means(frames, cg, cb, ca, n))
+    length, bend, _ = means(frames, cd, cg, cb, ca)
+    wanted = np.linalg.norm(frames[:, cd] - frames[:, n], axis=1).mean()
+
+    def gap(torsion):
+        return np.linalg.norm(place(points[ca], points[cb], points[cg], length, bend, torsion) - points[n]) - wanted
+
+    return brentq(gap, -1.2, -0.3)
 
 
 def peptide(link, residue, phi, psi, n_residues=7):

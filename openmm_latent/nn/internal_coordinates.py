@@ -25,7 +25,7 @@ from openmm_latent.errors import require
 from openmm_latent.nn.residue_geometry import CA, INTERNAL_SLOTS, N_SLOTS, OXT, C, N, O, Residues, residue_tables
 
 #: How far `TraceCoordinates.bounded` lets angles and fixed torsions go from the ideal [rad]: 30 degrees, where MD of
-#: six proteins stays within 28. A stereocentre is flat 50 degrees from its ideal.
+#: six proteins stays within 29. A stereocentre is flat 50 degrees from its ideal.
 _REACH = math.pi / 6
 #: The same for angles of N and C at the trace: cis peptide bonds and ends of chains need more.
 _REACH_ON_TRACE = 0.7

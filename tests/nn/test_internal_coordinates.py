@@ -252,7 +252,6 @@ def test_whatever_a_network_says_residues_are_l():
     coordinates, chirality = TraceCoordinates(RESIDUES), Chirality(RESIDUES)
     trace = random_structure(RESIDUES, 8, seed=8)[:, :, CA]
     raw = 10 * torch.randn(8, len(RESIDUES), 14, 3, generator=torch.Generator().manual_seed(8))
-    raw[:, :, [0, 1], 2] *= 0.02  # torsions of N and C: anywhere else they may fall on one line with CA
     bounded = coordinates.bounded(raw)[:, RESIDUES.has_atom[:, list(INTERNAL_SLOTS)]]
     assert float(bounded[..., 0].min()) > 0.08
     assert 0.04 < float(bounded[..., 1].min()) < float(bounded[..., 1].max()) < math.pi - 0.04

@@ -105,8 +105,8 @@ class VectorQuantiser(nn.Module):
         commitment : Tensor
             () the weighted mean square distance of latents from their codes
         """
-        if self.training:
-            self._start(latent)
+        if self.training and int(self.n_calls) == 0:
+            self.start(latent)
         chosen = self.codebook.nearest(latent)
         quantised = self.codebook.embed(chosen)
         commitment = self.commitment * (latent - quantised).square().mean()
@@ -115,18 +115,19 @@ class VectorQuantiser(nn.Module):
         return latent + (quantised - latent).detach(), chosen, commitment
 
     @torch.no_grad()
-    def _start(self, latent: Tensor) -> None:
-        """Put the codebook onto latents of the first batch, each a little aside so that no two codes are equal."""
-        if int(self.n_calls) > 0:
-            return
+    def start(self, latent: Tensor) -> None:
+        """Put the codebook onto latents, (..., n_latent), each a little aside so that no two codes are equal."""
         flat = latent.detach().reshape(-1, latent.shape[-1])
         generator = torch.Generator().manual_seed(1)
-        picked = torch.randint(len(flat), (len(self.codes),), generator=generator)
+        n_rounds = -(-len(self.codes) // len(flat))
+        picked = torch.cat([torch.randperm(len(flat), generator=generator) for _ in range(n_rounds)])[: len(self.codes)]
         aside = torch.randn(self.codes.shape, generator=generator).to(flat.device)
         spread = flat.std(0).clamp(min=1e-3) if len(flat) > 1 else torch.ones_like(flat[0])
         self.codes.copy_(flat[picked.to(flat.device)] + 0.1 * spread * aside)
         self.sums.copy_(self.codes)
         self.counts.fill_(1.0)
+        self.idle.zero_()
+        self.n_calls.fill_(1)
 
     @torch.no_grad()
     def _follow(self, flat: Tensor, chosen: Tensor) -> None:

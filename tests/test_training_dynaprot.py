@@ -17,7 +17,15 @@ from openmm_latent.models.dynaprot import DynaProtConfig, load_weights
 from openmm_latent.training.dynaprot import train_dynaprot
 
 QUICK = DynaProtConfig(
-    width=32, n_layers=2, n_heads=2, n_scalar=8, pair_width=8, n_triangle_heads=2, dropout=0.0, learning_rate=3e-3
+    width=32,
+    n_layers=2,
+    n_heads=2,
+    n_scalar=8,
+    pair_width=8,
+    n_triangle_heads=2,
+    dropout=0.0,
+    learning_rate=3e-3,
+    pair_learning_rate=3e-3,
 )
 #: As published: no inputs but types and frames, and nothing to start from.
 PLAIN = replace(QUICK, uses_surroundings=False, uses_elastic_network=False, position_noise=0.0)

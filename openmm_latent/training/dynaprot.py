@@ -114,12 +114,13 @@ class _Stage:
 
     def __init__(self, name: str, network: nn.Module, config: DynaProtConfig, loss: str, seed: int, device: str):
         self.name, self.network, self.config, self.loss, self.device = name, network.to(device), config, loss, device
+        self.rate = config.learning_rate if name == "marginal" else config.pair_learning_rate
         self.generator = torch.Generator().manual_seed(seed)
         decays = [p for p in network.parameters() if p.ndim > 1]
         others = [p for p in network.parameters() if p.ndim <= 1]
         self.optimiser = torch.optim.AdamW(
             [{"params": decays}, {"params": others, "weight_decay": 0.0}],
-            lr=config.learning_rate,
+            lr=self.rate,
             weight_decay=config.weight_decay,
         )
 
@@ -155,13 +156,12 @@ class _Stage:
     def _step(self, batch: LabelledBatch, step: int) -> float:
         self.network.train()
         for group in self.optimiser.param_groups:
-            group["lr"] = self.config.learning_rate * _schedule(step / self.config.n_steps)
+            group["lr"] = self.rate * _schedule(step / self.config.n_steps)
         self.optimiser.zero_grad()
         loss = self._loss(LabelledBatch(self._jostled(batch.shape), batch.label))
         require(
             bool(torch.isfinite(loss)),
-            f"training of the {self.name} network gave a loss that is not finite; lower the configuration's "
-            f"learning_rate",
+            f"training of the {self.name} network gave a loss that is not finite; lower its learning rate",
         )
         loss.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), self.config.gradient_clip)

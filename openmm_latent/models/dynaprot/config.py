@@ -29,9 +29,9 @@ class DynaProtConfig:
     uses_elastic_network: bool = True  # predict what an elastic network gets wrong, instead of all
 
     # pair network
-    pair_width: int = 32
+    pair_width: int = 16
     n_pair_blocks: int = 1
-    n_triangle_heads: int = 4
+    n_triangle_heads: int = 2
     triangle_head_width: int = 8
     pair_transition_factor: int = 2
     n_pair_layers: int = 2  # hidden layers of the network that reads a pair out
@@ -40,9 +40,10 @@ class DynaProtConfig:
     initial_scale_angstrom: float = 0.6  # one coordinate's fluctuation before anything is learned
 
     # training
-    n_steps: int = 600
+    n_steps: int = 150  # of each network
     batch_size: int = 4  # proteins
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-4  # of the marginal network: AdamW, peak of a rise and a fall by half a cosine
+    pair_learning_rate: float = 3e-3
     weight_decay: float = 1e-2
     gradient_clip: float = 1.0
     position_noise: float = 0.01  # [nm] added to Cα in training, and as much to the frames [rad / 0.1 nm]
@@ -57,7 +58,7 @@ class DynaProtConfig:
             require(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
         for name in ("transition_factor", "n_pair_blocks", "weight_decay", "position_noise"):
             require(getattr(self, name) >= 0, f"{name} must not be negative, got {getattr(self, name)}")
-        for name in ("initial_scale_angstrom", "learning_rate", "gradient_clip"):
+        for name in ("initial_scale_angstrom", "learning_rate", "pair_learning_rate", "gradient_clip"):
             require(getattr(self, name) > 0, f"{name} must be positive, got {getattr(self, name)}")
         require(0.0 <= self.dropout < 1.0, f"dropout must lie between 0 and 1, got {self.dropout}; 0.2 is usual")
 
@@ -73,6 +74,7 @@ CONFIGS: dict[str, DynaProtConfig] = {
         uses_surroundings=False,
         uses_elastic_network=False,
         pair_width=128,
+        n_triangle_heads=4,
         n_pair_blocks=2,
         triangle_head_width=16,
         pair_transition_factor=4,
@@ -80,6 +82,7 @@ CONFIGS: dict[str, DynaProtConfig] = {
         n_steps=200_000,
         batch_size=1,
         learning_rate=1e-4,
+        pair_learning_rate=1e-4,
         weight_decay=1e-5,
         position_noise=0.0,
         validate_every=1000,

@@ -90,7 +90,7 @@ def test_scripted_sampler_is_the_eager_one():
     sampler = AncestralSampler(Linear(), GaussianDiffusion(1000, 7))
     noise = torch.randn(3, 7, 5, 2, generator=torch.Generator().manual_seed(1))
     context = [torch.ones(3, 1, 2)]
-    with pytest.warns(DeprecationWarning):
+    with pytest.warns(DeprecationWarning, match="torch.jit"):
         scripted = torch.jit.script(sampler)
     torch.testing.assert_close(scripted(noise, context), sampler(noise, context), atol=1e-6, rtol=1e-6)
 
@@ -196,7 +196,7 @@ def test_the_bound_teaches_the_variance_alone():
 
 @pytest.mark.parametrize("level", [2, 5, 10])
 def test_the_bound_is_least_at_the_true_variance(level):
-    """The logarithm of a variance from 100 000 draws is good to 0.0045; the bounds differ by 0.2: 3 errors, 1 in 400."""
+    """100 000 draws tell ln of the variance to 0.0045, its bounds are 0.18 apart; false alarm: 1 in 100."""
     diffusion = GaussianDiffusion(100, beta_first=1e-3, beta_last=0.2)
     exact = GaussianDenoiser(diffusion)
     clean, normals, step = batch_of_gaussian(100_000, 100)
@@ -208,4 +208,4 @@ def test_the_bound_is_least_at_the_true_variance(level):
         told = torch.cat([output[..., :1], torch.full_like(clean, 2 * float(share) - 1)], dim=-1)
         losses.append(float(diffusion.hybrid_loss(told, clean, normals, step).double().mean()))
     best = float(shares[torch.tensor(losses, dtype=torch.float64).argmin()])
-    assert abs(best - float(exact.share(step[:1]))) < 0.06
+    assert abs(best - float(exact.share(step[:1]))) < 0.075

@@ -1,0 +1,131 @@
+"""From a trained CODLAD and one structure to a bundle for that protein."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from openmm import app
+
+from openmm_latent.data.residue_slots import ResidueSlots, read_residue_slots
+from openmm_latent.errors import require
+from openmm_latent.models.codlad.module import CODLAD, BackmappedProtein
+from openmm_latent.models.codlad.weights import load_weights
+from openmm_latent.topology import describe_atoms, heavy_atoms
+
+#: A jump draws what is independent of the frame before; side chains need about so long for it [ps].
+LAG_TIME = 100.0
+
+REFERENCES = ("CODLAD, arXiv 2410.13264",)
+
+
+def bind_codlad(
+    weights: str | Path,
+    topology: app.Topology,
+    positions: np.ndarray,
+    out: str | Path,
+    *,
+    lag_time: float = LAG_TIME,
+    n_steps: int | None = None,
+) -> Path:
+    """Write the bundle of one protein, without training.
+
+    Parameters
+    ----------
+    weights : path
+        What `train codlad` wrote.
+    topology : openmm.app.Topology
+        Chains of at least three of the 20 amino acids with all heavy atoms; what hangs on none of them, water or a
+        ligand, stays out of the model.
+    positions : ndarray
+        (n_particles, 3) [nm] of the whole topology; they tell breaks of chains, and are the manifest's reference.
+    out : path
+        The bundle.
+    lag_time : float
+        [ps] that one jump is taken to cover.
+    n_steps : int, optional
+        Steps of a sample; the configuration's unless given. Fewer are quicker and coarser.
+
+    Returns
+    -------
+    Path
+        `out`
+
+    Raises
+    ------
+    LatentError
+        The weights are unreadable, the protein has other residues or lacks atoms, or an argument is out of range.
+    """
+    model, training = load_weights(weights)
+    return export_backmapping(model, topology, positions, out, lag_time=lag_time, n_steps=n_steps, training=training)
+
+
+def export_backmapping(
+    model: CODLAD,
+    topology: app.Topology,
+    positions: np.ndarray,
+    out: str | Path,
+    *,
+    lag_time: float = LAG_TIME,
+    n_steps: int | None = None,
+    training: dict[str, Any] | None = None,
+) -> Path:
+    """Write the bundle of a model at hand; for the arguments see `bind_codlad`."""
+    from openmm_latent.bundle import export_bundle
+
+    module, chosen = backmapped_protein(model, topology, positions, n_steps)
+    everything = list(topology.atoms())
+    known = dict(training or {})
+    return export_bundle(
+        module,
+        out,
+        family="CODLAD",
+        atoms=describe_atoms(topology, chosen),
+        masses=[everything[atom].element.mass._value for atom in chosen],
+        lag_time=lag_time,
+        config={**asdict(model.config), "terms": list(model.config.terms), "n_steps": module.n_draws},
+        training={
+            "temperature": known.get("temperature"),
+            "force_field": known.get("force_field"),
+            "digest": known.get("digest", ""),
+            "files": list(known.get("files", [])),
+            "seed": known.get("seed"),
+        },
+        reference_positions=np.asarray(positions, dtype=np.float64)[chosen],
+        references=REFERENCES,
+    )
+
+
+def backmapped_protein(
+    model: CODLAD, topology: app.Topology, positions: np.ndarray, n_steps: int | None = None
+) -> tuple[BackmappedProtein, list[int]]:
+    """Return the contract's module of a topology's protein, and the topology's indices of its model atoms."""
+    positions = np.asarray(positions, dtype=np.float64)
+    n_particles = topology.getNumAtoms()
+    require(
+        positions.shape == (n_particles, 3) and bool(np.isfinite(positions).all()),
+        f"positions must be finite and of shape (n_particles={n_particles}, 3) [nm], got {positions.shape}; give those "
+        f"of the whole topology",
+    )
+    found = read_residue_slots(topology, positions, others="leave out")
+    _require_nothing_hangs_on(found, topology)
+    flat = found.atoms.reshape(-1)
+    slots = np.flatnonzero(flat >= 0)
+    slots = slots[np.argsort(flat[slots])]  # the topology's order
+    return BackmappedProtein(model, found.residues, slots, n_steps).eval(), flat[slots].tolist()
+
+
+def _require_nothing_hangs_on(found: ResidueSlots, topology: app.Topology) -> None:
+    """Refuse a protein on which other heavy atoms hang by bonds: they would stay behind when it moves."""
+    inside = set(found.atoms[found.atoms >= 0].tolist())
+    outside = set(heavy_atoms(topology)) - inside
+    for bond in topology.bonds():
+        for here, there in ((bond[0], bond[1]), (bond[1], bond[0])):
+            require(
+                here.index not in inside or there.index not in outside,
+                f"topology has {there.residue.name} {there.residue.id} of chain {there.residue.chain.id} bonded to "
+                f"{here.residue.name} {here.residue.id}, and CODLAD builds only the 20 amino acids; cut off caps, "
+                f"modified residues and covalent ligands, or use another family",
+            )

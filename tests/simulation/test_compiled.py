@@ -14,7 +14,7 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 import toys
-from openmm_latent import LatentError, LatentModel
+from openmm_latent import LatentError, LatentIntegrator, LatentModel
 from openmm_latent.bundle import inspect_bundle, load_bundle, write_compiled
 from openmm_latent.cli import app as command_line
 from openmm_latent.compiling import _methods, compile_bundle, made_for
@@ -151,6 +151,20 @@ def test_a_jump_with_memory_is_the_same(counter):
     compiled, scripted = jumps(counter, "aoti"), jumps(counter, "torchscript")
     assert compiled.integrator.getNumJumps() >= 2
     np.testing.assert_allclose(positions_of(compiled), positions_of(scripted), atol=1e-4)
+
+
+def test_a_batch_does_not_reach_what_was_compiled_for_one_frame(counter):
+    ends = []
+    for together in (False, True):
+        walkers = [jumps(counter, "aoti", n_steps=1) for _ in range(2)]
+        integrators = [walker.integrator for walker in walkers]
+        integrators[1].setNumProposals(2)
+        if together:
+            assert all(LatentIntegrator.jumpTogether(integrators))
+        else:
+            assert all(integrator.jump() for integrator in integrators)
+        ends.append([positions_of(walker) for walker in walkers])
+    np.testing.assert_allclose(ends[1], ends[0], atol=1e-6)
 
 
 def test_a_restart_is_bitwise(counter, tmp_path):

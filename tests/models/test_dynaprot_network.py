@@ -11,6 +11,7 @@ from scipy.spatial.transform import Rotation
 
 from openmm_latent.errors import LatentError
 from openmm_latent.models.dynaprot import CONFIGS, DynaProt, DynaProtConfig, load_weights, save_weights
+from openmm_latent.models.dynaprot.elastic import elastic_covariance, springs
 from openmm_latent.models.dynaprot.losses import (
     compared,
     compared_coupling,
@@ -19,10 +20,12 @@ from openmm_latent.models.dynaprot.losses import (
     symmetric_logarithm,
 )
 from openmm_latent.models.dynaprot.network import without_common_shift
+from openmm_latent.models.dynaprot.surroundings import centred_structure
 
 SMALL = DynaProtConfig(width=16, n_layers=2, n_heads=2, n_scalar=4, pair_width=8, n_triangle_heads=2)
-#: One with the further inputs, one without.
-BOTH = [SMALL, replace(SMALL, uses_surroundings=False, transition_factor=0)]
+#: One with all that the small configuration adds to the paper, one without.
+PLAIN = replace(SMALL, uses_surroundings=False, uses_elastic_network=False, transition_factor=0)
+BOTH = [SMALL, PLAIN]
 
 
 def network(config=SMALL, seed=1):
@@ -106,14 +109,57 @@ def test_chains_are_told_apart():
     assert float((one - two).abs().max()) > 1e-6
 
 
-def test_first_guess_is_of_sensible_size():
+@pytest.mark.parametrize("config", [CONFIGS["tiny"], PLAIN])
+def test_first_guess_is_of_sensible_size(config):
     torch.manual_seed(1)
     with torch.no_grad():
-        cholesky, coupling = DynaProt(CONFIGS["tiny"]).eval()(*walk(40, 1))
+        cholesky, coupling = DynaProt(config).eval()(*walk(40, 1))
     rmsf = 10 * cholesky.square().sum((-1, -2)).sqrt()  # [Å]
-    assert float(rmsf.min()) > 0.5
-    assert float(rmsf.max()) < 2.5
+    assert 0.3 < float(rmsf.mean()) < 2.0
     assert 0.3 < 10 * float(coupling.diagonal(dim1=1, dim2=2).mean().sqrt()) < 1.5
+
+
+def test_elastic_network_is_that_of_the_hessian():
+    """Against the pseudo-inverse of a Hessian built by loops, with the six rigid modes left out."""
+    shape = centred_structure(*(part.double() if part.is_floating_point() else part for part in walk(9, 4)))
+    constants = springs(shape)[0].numpy()
+    places = 10 * shape.positions[0].numpy()
+    hessian = np.zeros((9, 3, 9, 3))
+    for i in range(9):
+        for j in range(i):
+            unit = (places[j] - places[i]) / np.linalg.norm(places[j] - places[i])
+            block = constants[i, j] * (0.99 * np.outer(unit, unit) + 0.01 / 3 * np.eye(3))
+            hessian[i, :, i] += block
+            hessian[j, :, j] += block
+            hessian[i, :, j] -= block
+            hessian[j, :, i] -= block
+    axes = [np.cross(axis, places) for axis in np.eye(3)] + [np.tile(axis, (9, 1)) for axis in np.eye(3)]
+    rigid = np.linalg.qr(np.array(axes).reshape(6, 27).T)[0]
+    projector = np.eye(27) - rigid @ rigid.T
+    expected = np.linalg.pinv(projector @ hessian.reshape(27, 27) @ projector, rcond=1e-10)
+    found = elastic_covariance(shape, springs(shape))[0].permute(0, 2, 1, 3).reshape(27, 27)
+    np.testing.assert_allclose(found, expected, atol=1e-7 * np.abs(expected).max())
+
+
+def test_an_untrained_small_network_is_the_elastic_network():
+    parts = walk(15, 2)
+    shape = centred_structure(*parts)
+    with torch.no_grad():
+        cholesky, coupling = DynaProt(CONFIGS["tiny"]).eval()(*parts)
+        covariance = elastic_covariance(shape, springs(shape))[0]
+    own = covariance.diagonal(dim1=0, dim2=1).permute(2, 0, 1)
+    turned = shape.rotations[0].double().transpose(1, 2) @ own @ shape.rotations[0].double()
+    factor = 10 * cholesky[0].double()
+    torch.testing.assert_close(factor @ factor.transpose(1, 2), turned, atol=1e-2, rtol=1e-2)
+    traces = covariance.diagonal(dim1=-2, dim2=-1).sum(-1) / 3
+    torch.testing.assert_close(100 * coupling[0].double(), traces + 1e-3 / 15, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_few_residues_get_finite_numbers(n):
+    with torch.no_grad():
+        for matrix in network()(*walk(n, 1)):
+            assert bool(torch.isfinite(matrix).all())
 
 
 def test_paper_configuration_has_the_published_number_of_parameters():
@@ -127,8 +173,6 @@ def test_paper_configuration_has_the_published_number_of_parameters():
 def test_a_paper_network_is_quick_on_271_residues():
     """On one thread, in processor time, as other processes may use the cores; 0.06 to 0.1 s when this was written."""
     model, parts = DynaProt(CONFIGS["paper"]).eval(), walk(271, 5)
-    from openmm_latent.models.dynaprot.surroundings import centred_structure
-
     shape, spent = centred_structure(*parts), []
     with torch.no_grad():
         for _ in range(4):

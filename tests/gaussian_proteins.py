@@ -12,8 +12,8 @@ from openmm_latent.models.dynaprot.module import GaussianProtein
 from openmm_latent.topology import describe_atoms
 from openmm_latent.training.dynaprot_binding import protein_atoms
 
-#: Two chains, 8 and 5 residues, 187 atoms; a proline and a disulphide bridge (made by data/make_two_chains.py).
-TWO_CHAINS = Path(__file__).parent / "data" / "two_chains.pdb"
+#: Two chains, 8 and 5 residues, 187 atoms; a proline and a disulphide bridge (made by make_two_chains.py beside it).
+TWO_CHAINS = Path(__file__).parents[1] / "examples" / "data" / "two_chains.pdb"
 
 
 def load_two_chains():

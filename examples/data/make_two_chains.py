@@ -2,7 +2,7 @@
 
 A backbone is built from torsions, pdbfixer adds side chains and hydrogens, and MD pulls the two sulphurs together.
 
-    python tests/data/make_two_chains.py
+    python examples/data/make_two_chains.py
 """
 
 import tempfile

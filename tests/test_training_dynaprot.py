@@ -154,6 +154,8 @@ def test_mistakes_are_told(tmp_path):
         train_dynaprot([])
     with pytest.raises(LatentError, match=r"out: the folder .* does not exist"):
         train_dynaprot(one, out=tmp_path / "nowhere" / "w.pt")
+    with pytest.raises(LatentError, match="device must be 'auto', 'cpu' or 'cuda', got 'tpu'"):
+        train_dynaprot(one, device="tpu")
     broken = replace(one[0], marginal=np.full((10, 3, 3), np.inf))
     with pytest.raises(LatentError, match="marginal network gave a loss that is not finite; lower"):
         train_dynaprot([broken], config=replace(QUICK, n_steps=2), loss="mse")

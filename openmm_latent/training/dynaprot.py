@@ -26,6 +26,7 @@ from openmm_latent.models.dynaprot.losses import compared, compared_coupling, co
 from openmm_latent.models.dynaprot.network import ANGSTROM_PER_NM, DynaProt
 from openmm_latent.models.dynaprot.surroundings import Structure, centred_structure
 from openmm_latent.models.dynaprot.weights import save_weights
+from openmm_latent.training.devices import resolve_device
 
 _log = logging.getLogger(__name__)
 
@@ -87,7 +88,7 @@ def train_dynaprot(
     require(loss in LOSSES, f"loss must be one of {', '.join(LOSSES)}, got {loss!r}")
     if out is not None:
         require(Path(out).parent.is_dir(), f"out: the folder '{Path(out).parent}' does not exist; create it first")
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    device = resolve_device(device)
     with torch.random.fork_rng(devices=[torch.cuda.current_device()] if device == "cuda" else []):
         torch.manual_seed(seed)
         model = DynaProt(chosen)

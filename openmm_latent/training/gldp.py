@@ -27,6 +27,7 @@ from openmm_latent.models.gldp.config import POOLINGS
 from openmm_latent.nn.superposition import orientation_gap, superpose
 from openmm_latent.propagators.proposal import ProposalConfig, fit_proposal
 from openmm_latent.topology import describe_atoms
+from openmm_latent.training.devices import resolve_device
 from openmm_latent.training.slow_coordinates import SLOW_FEATURES, choose_slow_features, set_slow_coordinates
 
 PROPAGATORS = ("autoregressive", "koopman", "langevin")
@@ -205,7 +206,7 @@ def train_autoencoder(
         (n_frames, n_latent), standardised, one a trajectory file.
     """
     config = _resolve_config(config, None, None)
-    device = _resolve_device(device)
+    device = resolve_device(device)
     with _WorkDirectory(work_directory, None, resume) as work:
         key = _autoencoder_key(trajectories, config, seed)
         stages = _Autoencoder(trajectories, config, work.path, key, seed, device, resume, progress)
@@ -444,17 +445,6 @@ def _resolve_config(config: str | GLDPConfig, encoder_steps: int | None, decoder
         config = CONFIGS[config]
     steps = {"encoder_steps": encoder_steps, "decoder_steps": decoder_steps}
     return replace(config, **{name: value for name, value in steps.items() if value is not None})
-
-
-def _resolve_device(device: str) -> str:
-    require(device in ("auto", "cpu", "cuda"), f"device must be 'auto', 'cpu' or 'cuda', got {device!r}")
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    require(
-        device == "cpu" or torch.cuda.is_available(),
-        "device 'cuda' was asked for, but torch sees no CUDA device; give 'cpu' or 'auto'",
-    )
-    return device
 
 
 def _autoencoder_key(trajectories: TrajectorySet, config: GLDPConfig, seed: int) -> str:

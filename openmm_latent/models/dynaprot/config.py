@@ -42,7 +42,7 @@ class DynaProtConfig:
     # training
     n_steps: int = 150  # of each network
     batch_size: int = 4  # proteins
-    learning_rate: float = 3e-4  # of the marginal network: AdamW, peak of a rise and a fall by half a cosine
+    learning_rate: float = 5e-4  # of the marginal network: AdamW, peak of a rise and a fall by half a cosine
     pair_learning_rate: float = 3e-3
     weight_decay: float = 1e-2
     gradient_clip: float = 1.0

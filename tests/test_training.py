@@ -8,6 +8,7 @@ import torch
 
 from openmm_latent.bundle import load_bundle
 from openmm_latent.errors import LatentError
+from openmm_latent.geometry import dihedrals
 from openmm_latent.models.gldp import CONFIGS
 from openmm_latent.nn.superposition import orientation_gap
 from openmm_latent.propagators import autoregressive, koopman, langevin
@@ -191,7 +192,7 @@ def test_slow_coordinates_and_proposals_are_as_asked(trained, tmp_path, monkeypa
     assert manifest.n_latent == trained[3].n_learned
 
 
-def test_angles_are_slow_coordinates_of_unit_variance_with_a_turn_as_their_period(trained, tmp_path, monkeypatch):
+def test_angles_are_slow_coordinates_in_radians_with_a_turn_as_their_period(trained, tmp_path, monkeypatch):
     trajectories, config, work, _, _ = trained
     monkeypatch.setattr(loop, "run_stage", lambda *a, **k: pytest.fail("the autoencoder was trained again"))
     proposal = ProposalConfig(kernels=("independence",), n_components=4, n_epochs=2)
@@ -200,12 +201,14 @@ def test_angles_are_slow_coordinates_of_unit_variance_with_a_turn_as_their_perio
     train_gldp(trajectories, lag_time=2.0, config=config, out=out, work_directory=work, **how, **QUIET)
     bundle = load_bundle(out)
     assert bundle.manifest.config["slow_features"] == "angles"
-    periods = torch.tensor(bundle.manifest.slow_periods)
+    assert bundle.manifest.slow_periods == pytest.approx([2 * np.pi] * 2)
+    frames = trajectories.concatenated()
     with torch.no_grad():
-        slow = bundle.module.slow(bundle.module.encode(torch.tensor(trajectories.concatenated())))
-    turns = torch.exp(2j * torch.pi * slow / periods)
-    spread = torch.angle(turns / turns.mean(dim=0)) * periods / (2 * torch.pi)
-    assert spread.std(dim=0).tolist() == pytest.approx([1.0, 1.0], abs=0.05)
+        slow = bundle.module.slow(bundle.module.encode(torch.tensor(frames))).numpy()
+    torsions = dihedrals(frames, trained[3].torsions.numpy())
+    away = np.abs(np.exp(1j * slow[:, :, None]) - np.exp(1j * torsions[:, None, :])).max(axis=0)  # (n_slow, n_torsions)
+    assert (away.min(axis=1) < 1e-3).all()
+    assert away.argmin(axis=1).tolist() in ([0, 1], [1, 0])
 
 
 def test_reference_is_a_frame_on_which_the_data_superposes_clearly():

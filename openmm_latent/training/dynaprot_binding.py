@@ -34,7 +34,7 @@ def bind_dynaprot(
     lag_time: float = LAG_TIME,
     relaxation_time: float | Sequence[float] = RELAXATION_TIME,
     temperature: float | None = None,
-    n_slow: int = 4,
+    n_slow: int = 2,
 ) -> Path:
     """Predict the Gaussian of one structure, which counts as its mean, and write the bundle.
 
@@ -56,7 +56,7 @@ def bind_dynaprot(
     temperature : float, optional
         [K] of the Gaussian; unless given that of the network's training data.
     n_slow : int
-        Leading modes that are slow coordinates, at most 8.
+        Leading modes that are slow coordinates, at most 8; the exact mode must drive each to its place: few are better.
 
     Returns
     -------
@@ -96,7 +96,7 @@ def export_gaussian(
     lag_time: float = LAG_TIME,
     relaxation_time: float | Sequence[float] = RELAXATION_TIME,
     temperature: float | None = None,
-    n_slow: int = 4,
+    n_slow: int = 2,
     least_share: float = 1e-6,
     config: Mapping[str, Any] | None = None,
     training: Mapping[str, Any] | None = None,

@@ -203,7 +203,7 @@ def test_weights_and_a_structure_make_a_bundle_that_jumps(weights, protein, tmp_
     topology, _, _, positions = protein
     path = bind_dynaprot(weights, topology, positions, tmp_path / "bound.latent.pt", relaxation_time=1000.0)
     model = LatentModel(path)
-    assert (model.manifest.family, model.manifest.lag_time, model.manifest.n_slow) == ("DynaProt", 100.0, 4)
+    assert (model.manifest.family, model.manifest.lag_time, model.manifest.n_slow) == ("DynaProt", 100.0, 2)
     assert model.manifest.training["temperature"] == 310.0
     assert model.manifest.training["files"] == ["a.xtc"]
     assert model.manifest.config["relaxation_time"] == 1000.0

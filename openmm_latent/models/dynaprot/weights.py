@@ -12,6 +12,8 @@ from openmm_latent.models.dynaprot.network import DynaProt
 from openmm_latent.nn.weights import fill, read_weights, write_weights
 
 FAMILY = "dynaprot"
+#: Of the small network, trained on short MD of ten small proteins by `benchmarks/dynaprot_small.py --ship`.
+SHIPPED_WEIGHTS = Path(__file__).with_name("small_proteins.weights.pt")
 
 
 def save_weights(path: str | Path, model: DynaProt, training: dict[str, Any]) -> Path:

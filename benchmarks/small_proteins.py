@@ -29,6 +29,7 @@ class Protein:
     name: str
     file: str  # below ../shared/data
     residues: tuple[int, int] | None = None  # first and last number in the file, where a domain is cut out
+    is_free: bool = True  # so that weights learned from its MD may be shipped
 
 
 #: By number of atoms, the smallest first.
@@ -38,11 +39,11 @@ PROTEINS = (
     Protein("bba", "pdb/1FME.pdb"),
     Protein("villin", "pdb/2F4K.pdb"),
     Protein("adk_nmp", "adk/adk_open.pdb", (30, 67)),
-    Protein("atlas_7lp1", "atlas/7lp1_A.pdb"),
+    Protein("atlas_7lp1", "atlas/7lp1_A.pdb", is_free=False),
     Protein("adk_lid", "adk/adk_open.pdb", (118, 161)),
     Protein("ph75_1hgv", "timewarp/1hgv-traj-state0.pdb"),
-    Protein("atlas_7jfl", "atlas/7jfl_C.pdb"),
-    Protein("atlas_6okd", "atlas/6okd_C.pdb"),
+    Protein("atlas_7jfl", "atlas/7jfl_C.pdb", is_free=False),
+    Protein("atlas_6okd", "atlas/6okd_C.pdb", is_free=False),
     Protein("bpti", "bpti/bpti_top.pdb"),
     Protein("bbflow60", "bbflow60/equilibrium.pdb"),
     Protein("ubiquitin", "pdb/pdb1ubi.pdb"),

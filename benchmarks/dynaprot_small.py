@@ -7,13 +7,15 @@ that ANM's spring constant is (as one factor on all training proteins) makes it 
 
 Scores on the left-out protein, Cα atoms: Pearson r of RMSF; variance part of RMWD [Å]; symmetric KL of 3 x 3
 covariances [nats]; Pearson r of couplings of all pairs. Intervals: 95 %, bootstrap of the paired differences over
-proteins. Beside them what the second half of the MD scores against its first half.
+proteins. Beside them: the second half of the MD against its first; the elastic network that the small network starts
+from, untrained; and a network that starts from nothing, as the paper's do.
 
     python benchmarks/dynaprot_small.py [--duration 60] [--processes 2]
     python benchmarks/dynaprot_small.py --ship    # trains the weights of `openmm-latent flexibility`, on all free files
 """
 
 import argparse
+import json
 import multiprocessing
 import time
 from dataclasses import replace
@@ -31,14 +33,20 @@ from openmm_latent.data.backbone import read_backbone
 from openmm_latent.data.fluctuations import ProteinExample, protein_example
 from openmm_latent.data.forcefields import FORCE_FIELDS
 from openmm_latent.metrics import pearson, rmwd_of_moments, symmetric_kl_of_covariances
-from openmm_latent.models.dynaprot import CONFIGS
+from openmm_latent.models.dynaprot import CONFIGS, DynaProt
 from openmm_latent.models.dynaprot.covariance import couplings, marginals
 from openmm_latent.models.dynaprot.prediction import predict
 from openmm_latent.models.dynaprot.weights import SHIPPED_WEIGHTS
 from openmm_latent.training.dynaprot import train_dynaprot
 
 SHOWN_FRAMES = 8  # of each training protein's MD, beside its prepared structure
-LOSSES = ("log_frobenius", "mse")
+#: Trained networks: loss, and whether they start from an elastic network.
+TRAINED = {
+    "DynaProt": ("log_frobenius", True),
+    "MSE loss": ("mse", True),
+    "from nothing": ("log_frobenius", False),
+    "MSE loss, from nothing": ("mse", False),
+}
 SCORES = {"RMSF r": 1, "RMWD variance [Å]": -1, "symmetric KL [nats]": -1, "coupling r": 1}  # sign: what is better
 
 
@@ -108,6 +116,11 @@ def anm_covariance(ca: np.ndarray) -> np.ndarray:
     return anm.getCovariance()
 
 
+def covariance_of(model: DynaProt, one: Data) -> np.ndarray:
+    """Return the covariance that a network predicts, (3 n, 3 n) [nm^2], in the axes of the structure."""
+    return predict(model, one.topology, one.structure).covariance.numpy()
+
+
 def fold(left_out: int, duration: float) -> dict:
     """Train on all proteins but one and score that one."""
     torch.set_num_threads(1)
@@ -118,17 +131,20 @@ def fold(left_out: int, duration: float) -> dict:
     halves = [test.example(frames=half) for half in np.array_split(test.frames, 2)]
     halves = [in_axes_of_labels(half.joint, half.positions, label.positions) for half in halves]
     found = {"name": test.name, "residues": len(label), "halves of the MD": scores(*halves)}
-    sizes = [(np.trace(one.example().joint), np.trace(anm_covariance(one.ca))) for one in training]
-    scale = np.exp(np.mean([np.log(md / anm) for md, anm in sizes]))
-    anm = in_axes_of_labels(scale * anm_covariance(test.ca), test.ca, label.positions)
-    found["ANM"] = scores(anm, label.joint)
+    torch.manual_seed(1)
+    start = DynaProt(CONFIGS["tiny"]).eval()
+    untrained = {"ANM": lambda one: anm_covariance(one.ca), "elastic start": lambda one: covariance_of(start, one)}
+    for name, covariance in untrained.items():
+        sizes = [(np.trace(one.example().joint), np.trace(covariance(one))) for one in training]
+        scale = np.exp(np.mean([np.log(md / model) for md, model in sizes]))
+        found[name] = scores(in_axes_of_labels(scale * covariance(test), test.ca, label.positions), label.joint)
     examples = [example for one in training for example in one.training_examples()]
-    for loss in LOSSES:
+    for name, (loss, is_elastic) in TRAINED.items():
         began = time.process_time()
-        model = train_dynaprot(examples, config=CONFIGS["tiny"], loss=loss, seed=1)
-        found[f"seconds {loss}"] = time.process_time() - began
-        predicted = predict(model, test.topology, test.structure).covariance.numpy()
-        found[loss] = scores(in_axes_of_labels(predicted, test.ca, label.positions), label.joint)
+        config = replace(CONFIGS["tiny"], uses_elastic_network=is_elastic)
+        model = train_dynaprot(examples, config=config, loss=loss, seed=1)
+        found[f"{name}, seconds of training"] = time.process_time() - began
+        found[name] = scores(in_axes_of_labels(covariance_of(model, test), test.ca, label.positions), label.joint)
     print(found, flush=True)
     return found
 
@@ -177,19 +193,18 @@ def main() -> None:
             for score in SCORES
             for values in [[one[name][score] for one in folds]]
         }
-        for name in ("halves of the MD", *LOSSES, "ANM")
+        for name in ("halves of the MD", *TRAINED, "elastic start", "ANM")
     }
-    against_anm = compare(folds, "log_frobenius", "ANM")
-    against_mse = compare(folds, "log_frobenius", "mse")
-    for title, table in (("summary", summary), ("against ANM", against_anm), ("against MSE", against_mse)):
-        print(title, table)
+    pairs = [("DynaProt", other) for other in ("ANM", "elastic start", "MSE loss", "from nothing")]
+    pairs.append(("from nothing", "MSE loss, from nothing"))
+    against = {f"{name} than {other}": compare(folds, name, other) for name, other in pairs}
+    print(json.dumps({"summary": summary, "better": against}, indent=1))
     write_results(
         "dynaprot_small",
         {
             "settings": {"duration_ps": options.duration, "shown frames": SHOWN_FRAMES, "config": "tiny"},
             "summary": summary,
-            "log_frobenius against ANM": against_anm,
-            "log_frobenius against mse": against_mse,
+            "better": against,
             "proteins": folds,
         },
     )

@@ -151,11 +151,12 @@ def test_the_same_work_of_exact_jumps_as_with_openmms_own_forces(simulate, adp_m
 
 @needs_openmm_torch
 @pytest.mark.parametrize("order", ["torch, openmmtorch, openmm_latent", "openmm_latent, openmmtorch"])
-def test_either_may_be_imported_first(order):
+def test_either_may_be_imported_first(order, tmp_path):
     script = (
         f"import {order}, openmm\n"
         "failures = [line for line in openmm.Platform.getPluginLoadFailures() if 'TorchReference' in line]\n"
         "print(openmm_latent.plugin.load_failures.get('Reference', 'loaded'), *failures)"
     )
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True)
+    command = [sys.executable, "-W", "ignore", "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)  # as a user would, not in the sources
     assert done.stdout.split() == ["loaded"], done.stderr

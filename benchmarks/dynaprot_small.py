@@ -55,11 +55,11 @@ class Data:
 
     def __init__(self, protein: Protein, duration: float):
         self.name = protein.name
-        top, files = trajectory(protein, duration)
-        read = app.PDBFile(str(top))
+        self.top, self.files = trajectory(protein, duration)
+        read = app.PDBFile(str(self.top))
         self.topology = read.topology
         self.structure = read.getPositions(asNumpy=True).value_in_unit(unit.nanometer)
-        frames = mdtraj.load([str(file) for file in files], top=str(top)).xyz.astype(np.float64)
+        frames = mdtraj.load([str(file) for file in self.files], top=str(self.top)).xyz.astype(np.float64)
         self.frames = frames[: round(duration / 0.5)]
         self.backbone = read_backbone(self.topology)
 

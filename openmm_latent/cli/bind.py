@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +16,10 @@ from openmm_latent.errors import LatentError, require
 
 #: Family -> "module:function"; the function takes (weights, topology, positions [nm], out), and by name those of the
 #: command's options that the user gave, and writes the bundle.
-BINDERS: dict[str, str] = {"dynaprot": "openmm_latent.training.dynaprot_binding:bind_dynaprot"}
+BINDERS: dict[str, str] = {
+    "dynaprot": "openmm_latent.training.dynaprot_binding:bind_dynaprot",
+    "codlad": "openmm_latent.training.codlad_binding:bind_codlad",
+}
 
 #: Families trained for one system only, and what to do instead.
 PER_SYSTEM = {"gldp": "train one with `openmm-latent train gldp --top TOP --traj FILE... --lag-time PS --out BUNDLE`"}
@@ -60,7 +64,10 @@ def bind(
     require(positions is not None, f"top (--top) {top} has no positions; give a PDB or mmCIF file")
     given = {"lag_time": lag_time, "relaxation_time": relaxation_time}
     chosen = {name: value for name, value in given.items() if value is not None}
-    load_binder(family)(weights, topology, positions, out, **chosen)
+    binder = load_binder(family)
+    unknown = [f"--{name.replace('_', '-')}" for name in chosen if name not in signature(binder).parameters]
+    require(not unknown, f"{' and '.join(unknown)} means nothing to family {family!r}; leave it out")
+    binder(weights, topology, positions, out, **chosen)
     Console().print(f"wrote {out}", highlight=False)
 
 

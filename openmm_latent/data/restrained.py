@@ -1,0 +1,177 @@
+"""Minimise structures built on a Cα trace: hydrogens are added, Cα atoms are held, strained atoms give way."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import openmm
+from openmm import app, unit
+
+from openmm_latent.data.forcefields import build_system, force_field
+from openmm_latent.data.platforms import choose_platform
+from openmm_latent.errors import LatentError, require
+from openmm_latent.geometry import dihedrals
+from openmm_latent.topology import find_structure
+
+#: Of the harmonic restraint of each Cα [kJ/mol/nm^2]: 1 kT is 1 pm^2 away.
+STIFFNESS = 10_000.0
+#: Of the restraint that keeps a stereocentre's hand [kJ/mol/rad^2], and how far the centre may bend without [rad].
+_HAND_STIFFNESS, _HAND_FREE = 5000.0, 0.3
+#: Where minimisation stops [kJ/mol/nm].
+_TOLERANCE = 10.0
+
+
+class RestrainedMinimiser:
+    """Adds hydrogens to frames of one protein's heavy atoms and minimises them with Cα atoms held where they are.
+
+    Hydrogens of the first frame are OpenMM's Modeller's, for pH 7; those of the following ones lie the same way about
+    their heavy atoms. Cysteines are free thiols. Stereocentres keep the hand of the first frame, however atoms overlap.
+
+    Parameters
+    ----------
+    topology : openmm.app.Topology
+        Heavy atoms with bonds.
+    positions : ndarray
+        (n_heavy, 3) [nm] of the first frame.
+    solvent : str
+        "obc2" or "vacuum".
+    platform : str, optional
+        The fastest unless given.
+    stiffness : float
+        [kJ/mol/nm^2] of each Cα atom's restraint
+    n_iterations : int
+        At most.
+
+    Attributes
+    ----------
+    topology : openmm.app.Topology
+        With hydrogens.
+
+    Raises
+    ------
+    LatentError
+        The force field does not know the residues, or an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        topology: app.Topology,
+        positions: np.ndarray,
+        solvent: str = "obc2",
+        platform: str | None = None,
+        stiffness: float = STIFFNESS,
+        n_iterations: int = 500,
+    ):
+        require(stiffness > 0, f"stiffness must be positive [kJ/mol/nm^2], got {stiffness}; {STIFFNESS:g} is usual")
+        require(n_iterations >= 1, f"n_iterations must be at least 1, got {n_iterations}")
+        require(solvent in ("obc2", "vacuum"), f"solvent must be 'obc2' or 'vacuum' here, got {solvent!r}")
+        self.n_iterations = n_iterations
+        self.topology, first = _with_hydrogens(topology, positions, solvent)
+        atoms = list(self.topology.atoms())
+        self.heavy = np.array([atom.index for atom in atoms if atom.element is not app.element.hydrogen])
+        self._hang_hydrogens(first)
+        system = build_system(self.topology, solvent)
+        self.restraint = openmm.CustomExternalForce("0.5*stiffness*((x-x0)^2+(y-y0)^2+(z-z0)^2)")
+        self.restraint.addGlobalParameter("stiffness", stiffness)
+        for name in ("x0", "y0", "z0"):
+            self.restraint.addPerParticleParameter(name)
+        self.cas = [atom.index for atom in atoms if atom.name == "CA"]
+        for atom in self.cas:
+            self.restraint.addParticle(atom, first[atom])
+        for force in (self.restraint, self._hands(first)):
+            force.setForceGroup(31)
+            system.addForce(force)
+        chosen, properties, _ = choose_platform(platform, len(atoms))
+        self.context = openmm.Context(system, openmm.VerletIntegrator(0.001), chosen, properties)
+
+    def _hands(self, positions: np.ndarray) -> openmm.Force:
+        """Return a force that keeps stereocentres as they are: atoms that overlap would else turn some inside out."""
+        force = openmm.CustomTorsionForce("0.5*rigidity*max(0, abs(theta-theta0)-free)^2")
+        force.addGlobalParameter("rigidity", _HAND_STIFFNESS)
+        force.addGlobalParameter("free", _HAND_FREE)
+        force.addPerTorsionParameter("theta0")
+        centres = np.array(find_structure(self.topology).chiral_centres, dtype=np.int64).reshape(-1, 4)
+        for centre, angle in zip(centres, dihedrals(positions[None], centres)[0], strict=True):
+            force.addTorsion(*centre.tolist(), [float(angle)])
+        return force
+
+    def _hang_hydrogens(self, positions: np.ndarray) -> None:
+        """Note for each hydrogen three heavy atoms, and where it lies in the frame that they make."""
+        near: dict[int, list[int]] = {}
+        for first, second in self.topology.bonds():
+            near.setdefault(first.index, []).append(second.index)
+            near.setdefault(second.index, []).append(first.index)
+        heavy = set(self.heavy.tolist())
+        self.hydrogens = np.array([i for i in range(len(positions)) if i not in heavy], dtype=np.int64)
+        corners = []
+        for hydrogen in self.hydrogens:
+            parent = near[hydrogen][0]
+            ring = [atom for atom in near[parent] if atom in heavy]
+            beyond = [k for j in ring for k in near[j] if k in heavy and k != parent and k not in ring]
+            corners.append([parent, *(ring + beyond)[:2]])
+        self.corners = np.array(corners, dtype=np.int64).reshape(-1, 3)
+        origin, axes = _frames(positions, self.corners)
+        self.local = np.einsum("hij,hi->hj", axes, positions[self.hydrogens] - origin)
+
+    def __call__(self, positions: np.ndarray) -> tuple[np.ndarray, float]:
+        """Minimise one frame.
+
+        Parameters
+        ----------
+        positions : ndarray
+            (n_heavy, 3) [nm], in the order of the heavy topology
+
+        Returns
+        -------
+        positions : ndarray
+            (n_atoms, 3) [nm], with hydrogens
+        energy : float
+            [kJ/mol] of the force field, without the restraints
+        """
+        whole = np.zeros((self.topology.getNumAtoms(), 3))
+        whole[self.heavy] = positions
+        origin, axes = _frames(whole, self.corners)
+        whole[self.hydrogens] = origin + np.einsum("hij,hj->hi", axes, self.local)
+        for number, atom in enumerate(self.cas):
+            self.restraint.setParticleParameters(number, atom, whole[atom])
+        self.restraint.updateParametersInContext(self.context)
+        try:
+            self.context.setPositions(whole)
+            openmm.LocalEnergyMinimizer.minimize(self.context, _TOLERANCE, self.n_iterations)
+        except openmm.OpenMMException as error:
+            raise LatentError(f"a frame cannot be minimised ({error}); draw it with another seed") from error
+        state = self.context.getState(positions=True)
+        energy = self.context.getState(energy=True, groups=set(range(31))).getPotentialEnergy()
+        return (
+            state.getPositions(asNumpy=True).value_in_unit(unit.nanometer),
+            energy.value_in_unit(unit.kilojoule_per_mole),
+        )
+
+
+def _with_hydrogens(topology: app.Topology, positions: np.ndarray, solvent: str) -> tuple[app.Topology, np.ndarray]:
+    """Add hydrogens; Modeller draws from Python's `random`, whose state is put back."""
+    modeller = app.Modeller(topology, np.asarray(positions) * unit.nanometer)
+    state = random.getstate()
+    random.seed(1)
+    try:
+        modeller.addHydrogens(force_field(solvent), pH=7.0)
+    except (ValueError, openmm.OpenMMException) as error:
+        raise LatentError(
+            f"hydrogens cannot be added ({' '.join(str(error).split())}); do without --relax, or mend the trace where "
+            f"its chain is broken"
+        ) from error
+    finally:
+        random.setstate(state)
+    return modeller.topology, np.array(modeller.positions.value_in_unit(unit.nanometer))
+
+
+def _frames(positions: np.ndarray, corners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return origin (h, 3) and axes (h, 3, 3), as columns, of frames that three atoms each make."""
+    origin = positions[corners[:, 0]]
+    first = positions[corners[:, 1]] - origin
+    first /= np.linalg.norm(first, axis=1, keepdims=True)
+    across = positions[corners[:, 2]] - origin
+    across -= (across * first).sum(axis=1, keepdims=True) * first
+    across /= np.maximum(np.linalg.norm(across, axis=1, keepdims=True), 1e-9)
+    return origin, np.stack([first, across, np.cross(first, across)], axis=2)

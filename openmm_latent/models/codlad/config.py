@@ -30,10 +30,10 @@ class CODLADConfig:
     n_scalars: int = 8  # of either parity
     n_vectors: int = 2  # of either parity
     max_degree: int = 2  # of the spherical harmonics
-    n_encoder_layers: int = 2
+    n_encoder_layers: int = 1
     embedding: int = 36
     encoder_hidden: int = 24  # hidden units of the networks that make an edge's weights
-    atom_cutoff: float = 0.45  # [nm]
+    atom_cutoff: float = 0.4  # [nm]
     residue_cutoff: float = 1.2  # [nm]
     uses_internal_inputs: bool = True  # the encoder also sees residues' own internal coordinates
 

@@ -12,7 +12,6 @@ each residue's own internal coordinates, which a few hundred frames teach too li
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 
 import torch
@@ -56,7 +55,11 @@ def atom_graphs(protein: Protein, positions: Tensor, config: CODLADConfig) -> At
 
 
 class EquivariantMessages(nn.Module):
-    """Messages along edges: tensor products of features and directions, weighted by what ends and distance say."""
+    """Messages along edges: tensor products of features and directions, weighted by what ends and distance say.
+
+    An edge weighs each channel of each path; channels are mixed after the sum over edges, as in NequIP (Batzner et al.,
+    Nature Communications 13, 2453, 2022): a third of the time of weights that mix them edge by edge.
+    """
 
     def __init__(
         self, irreps_in: o3.Irreps, irreps_out: o3.Irreps, n_scalars: int, config: CODLADConfig, cutoff: float
@@ -65,7 +68,17 @@ class EquivariantMessages(nn.Module):
         self.n_scalars = n_scalars
         self.harmonics = o3.Irreps.spherical_harmonics(config.max_degree)
         self.radial = RadialBasis(config.n_radial, cutoff)
-        self.product = o3.FullyConnectedTensorProduct(irreps_in, self.harmonics, irreps_out, shared_weights=False)
+        paths = [
+            (i, j, out)
+            for i, (_, one) in enumerate(irreps_in)
+            for j, (_, other) in enumerate(self.harmonics)
+            for out in one * other
+            if out in irreps_out
+        ]
+        between = o3.Irreps([(irreps_in[i].mul, out) for i, _, out in paths])
+        instructions = [(i, j, k, "uvu", True) for k, (i, j, _) in enumerate(paths)]
+        self.product = o3.TensorProduct(irreps_in, self.harmonics, between, instructions, shared_weights=False)
+        self.mix = o3.Linear(between, irreps_out)
         n_edge = config.n_radial + 2 * n_scalars
         self.weights = FullyConnectedNet([n_edge, config.encoder_hidden, self.product.weight_numel], nn.functional.silu)
 
@@ -96,11 +109,11 @@ class EquivariantMessages(nn.Module):
         messages = self.product(sources[source], directions, weights) * share.unsqueeze(1)
         total = messages.new_zeros(len(targets), messages.shape[1]).index_add(0, target, messages)
         count = share.new_ones(len(targets)).index_add(0, target, share)
-        return total / count.unsqueeze(1)
+        return self.mix(total / count.unsqueeze(1))
 
 
 class HierarchicalLayer(nn.Module):
-    """One round of messages: atom to atom, residue to residue, and across."""
+    """One round of messages: to atoms from atoms and residues, then to residues from residues and atoms."""
 
     def __init__(self, hidden: o3.Irreps, config: CODLADConfig):
         super().__init__()
@@ -135,12 +148,10 @@ class HierarchicalLayer(nn.Module):
         send = self.messages
         to_atoms = send["atoms"](atoms, atoms, (here, here), edges["atoms"])
         to_atoms = to_atoms + send["downwards"](residues, atoms, (there, here), edges["downwards"])
+        atoms = atoms + self.gates[0](self.own[0](atoms) + to_atoms)
         to_residues = send["residues"](residues, residues, (there, there), edges["residues"])
         to_residues = to_residues + send["upwards"](atoms, residues, (here, there), edges["upwards"])
-        return (
-            atoms + self.gates[0](self.own[0](atoms) + to_atoms),
-            residues + self.gates[1](self.own[1](residues) + to_residues),
-        )
+        return atoms, residues + self.gates[1](self.own[1](residues) + to_residues)
 
 
 class Encoder(nn.Module):
@@ -159,11 +170,7 @@ class Encoder(nn.Module):
         self.n_hidden, self.n_scalars = hidden.dim, n
         self.atom_embedding = nn.Embedding((UNKNOWN + 1) * N_SLOTS, n)
         self.residue_embedding = nn.Embedding(UNKNOWN + 1, n)
-        with warnings.catch_warnings():
-            # e3nn compiles its products by TorchScript, whose upstream says at each use that it is no longer developed
-            warnings.filterwarnings("ignore", message=r"`?torch\.jit", category=DeprecationWarning)
-            warnings.filterwarnings("ignore", message=r"`?torch\.jit", category=FutureWarning)
-            self.layers = nn.ModuleList(HierarchicalLayer(hidden, config) for _ in range(config.n_encoder_layers))
+        self.layers = nn.ModuleList(HierarchicalLayer(hidden, config) for _ in range(config.n_encoder_layers))
         self.readout = nn.Linear(2 * n, width)
         if config.uses_internal_inputs:
             self.type_embedding = nn.Embedding(UNKNOWN + 1, width)

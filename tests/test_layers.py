@@ -28,6 +28,7 @@ FLOORS = {
     "plugin": 4,
     "bundle": 5,
     "compiling": 5,
+    "backmapping": 5,
     "simulation": 5,
     "tuning": 5,
     "reporters": 5,

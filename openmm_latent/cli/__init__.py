@@ -1,14 +1,16 @@
-"""The command line: `openmm-latent generate | train | inspect | export | simulate | reweight | evaluate | bind`."""
+"""The command line: `openmm-latent generate | train | inspect | export | simulate | reweight | evaluate | ...`."""
 
 from __future__ import annotations
 
 import typer
 
+from openmm_latent.cli.backmap import backmap
 from openmm_latent.cli.bind import bind
 from openmm_latent.cli.common import Command, Group
 from openmm_latent.cli.dataset import dataset_app
 from openmm_latent.cli.evaluate import EvaluateCommand, evaluate
 from openmm_latent.cli.export import export
+from openmm_latent.cli.flexibility import flexibility
 from openmm_latent.cli.generate import generate
 from openmm_latent.cli.inspect import inspect
 from openmm_latent.cli.reweight import reweight
@@ -25,7 +27,7 @@ app = typer.Typer(
     "Units: nm, ps, K, kJ/mol, amu. Every long run can be stopped with Ctrl-C; the same command goes on with it.",
     epilog="Start with `openmm-latent generate peptide.pdb --out md`, then `train gldp`, then `simulate`.",
 )
-for function in (generate, inspect, export, simulate, reweight, bind):
+for function in (generate, inspect, export, simulate, reweight, bind, backmap, flexibility):
     app.command(cls=Command)(function)
 app.command(cls=EvaluateCommand)(evaluate)
 app.add_typer(train_app, name="train")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -165,5 +166,90 @@ def dynaprot(
     console.print(
         f"wrote {out}\nnext: openmm-latent flexibility PROTEIN --model {out}, or openmm-latent bind {out} --top "
         f"PROTEIN --out protein.latent.pt",
+        markup=False,
+    )
+
+
+@train_app.command(cls=Command)
+def codlad(
+    data: Annotated[
+        Path,
+        typer.Option(help="Data set of proteins: ATLAS, mdCATH, or a folder with one folder of PDB and runs each."),
+    ],
+    out: Annotated[Path, typer.Option(help="The weights to write, e.g. codlad.weights.pt.")],
+    config: Annotated[str, typer.Option(help="Size of the model: tiny (minutes on two cores) or paper.")] = "tiny",
+    validation: Annotated[
+        float, typer.Option(help="Share of the proteins kept apart, to keep the weights best on these; 0 for none.")
+    ] = 0.0,
+    temperature: Annotated[float | None, typer.Option(help="[K] Only runs at this one.", show_default="all")] = None,
+    stride: Annotated[int, typer.Option(help="Learn from every n-th frame.")] = 1,
+    leave_out: Annotated[
+        bool, typer.Option("--leave-out", help="Leave caps, ligands and modified residues out, instead of refusing.")
+    ] = False,
+    epochs: Annotated[int | None, typer.Option(help="Of the autoencoder.", show_default="the configuration's")] = None,
+    steps: Annotated[int | None, typer.Option(help="Of the denoiser.", show_default="the configuration's")] = None,
+    seed: SeedOption = 1,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    work: Annotated[Path | None, typer.Option(help="Folder for checkpoints.", show_default="OUT.work")] = None,
+    resume: Annotated[bool, typer.Option(help="Go on from the checkpoints of an interrupted training.")] = True,
+) -> None:
+    """Train CODLAD: from a Cα trace of any protein to all its heavy atoms.
+
+    **Examples**
+
+    - `openmm-latent train codlad --data proteins/ --out codlad.weights.pt`
+
+    - `openmm-latent train codlad --data atlas/ --out atlas.weights.pt --config paper --validation 0.05 --device cuda`
+    """
+    from openmm_latent.data.recognise import open_dataset
+    from openmm_latent.data.residue_slots import read_protein_frames
+    from openmm_latent.data.splits import split_at_random
+    from openmm_latent.training.codlad_diffusion import train_codlad
+    from openmm_latent.training.dynaprot import data_facts
+
+    require(
+        0.0 <= validation < 1.0,
+        f"validation (--validation) must be a share of the proteins from 0 to 1, got {validation}; 0.1 is usual",
+    )
+    require(out.parent.is_dir(), f"out (--out): the folder '{out.parent}' does not exist; create it first")
+    dataset = open_dataset(data)
+    parts = split_at_random(dataset, (1.0 - validation, validation), seed=seed) if validation > 0 else (dataset,)
+    others = "leave out" if leave_out else "refuse"
+    taught, *apart = (
+        read_protein_frames(part, temperature=temperature, stride=stride, others=others) for part in parts
+    )
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(
+        f"{sum(map(len, taught))} frames of {len(taught)} proteins to learn from, {len(apart[0]) if apart else 0} "
+        f"proteins kept apart"
+    )
+    with progress_bar() as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def shower(name: str) -> Callable[[int, int, float, float], None]:
+            def show(done: int, total: int, loss: float, judged: float) -> None:
+                if name not in tasks:
+                    tasks[name] = bar.add_task(name, total=total)
+                bar.update(tasks[name], completed=done, description=f"{name}, loss {loss:.3g}, apart {judged:.3g}")
+
+            return show
+
+        train_codlad(
+            taught,
+            config=config,
+            validation=apart[0] if apart else (),
+            out=out,
+            work_directory=out.with_name(out.name + ".work") if work is None else work,
+            n_epochs=epochs,
+            n_steps=steps,
+            seed=seed,
+            device=device,
+            resume=resume,
+            progress={name: shower(name) for name in ("autoencoder", "denoiser")},
+            facts=data_facts(dataset, temperature),
+        )
+    console.print(
+        f"wrote {out}\nnext: openmm-latent backmap --trace CA.pdb --model {out} --out all_atom.pdb, or openmm-latent "
+        f"bind {out} --top PROTEIN --out protein.latent.pt",
         markup=False,
     )

@@ -1,0 +1,353 @@
+"""Train CODLAD's denoiser on the codes that a trained autoencoder gives frames: the second of the model's two stages.
+
+Each step takes frames of one protein, noises their standardised codes to random levels, and moves the weights; what is
+kept is their running mean. A step's draws depend on the seed and its number alone: training that was interrupted and
+resumed ends where it would have ended.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from openmm_latent.data.residue_slots import ProteinFrames
+from openmm_latent.diffusion.gaussian_diffusion import GaussianDiffusion
+from openmm_latent.errors import require
+from openmm_latent.models.codlad import Autoencoder, CODLADConfig, Protein
+from openmm_latent.models.codlad.denoiser import Denoiser
+from openmm_latent.models.codlad.module import BOUND, CODLAD
+from openmm_latent.models.codlad.weights import save_weights
+from openmm_latent.nn.residue_geometry import CA
+from openmm_latent.training.codlad import train_codlad_autoencoder
+from openmm_latent.training.devices import resolve_device
+
+#: Told now and then: steps done, steps in all, training loss, validation loss (NaN without validation).
+Progress = Callable[[int, int, float, float], None]
+#: Times that training is looked at, told and saved.
+_N_LOOKS = 40
+#: Frames of a protein that are encoded at once, and that validate.
+_BLOCK, _N_VALIDATED = 16, 64
+
+
+def train_codlad(
+    examples: Sequence[ProteinFrames],
+    *,
+    config: str | CODLADConfig = "tiny",
+    validation: Sequence[ProteinFrames] = (),
+    out: str | Path | None = None,
+    work_directory: str | Path | None = None,
+    n_epochs: int | None = None,
+    n_steps: int | None = None,
+    seed: int = 1,
+    device: str = "auto",
+    resume: bool = True,
+    progress: Mapping[str, Progress] | None = None,
+    facts: Mapping[str, Any] | None = None,
+) -> CODLAD:
+    """Train both stages and, where `out` is given, write the weights.
+
+    Parameters
+    ----------
+    examples, validation : sequence of ProteinFrames
+        To learn from, and to judge by; see `train_codlad_autoencoder`.
+    config : str or CODLADConfig
+        "tiny", "paper" or one of your own.
+    out : path, optional
+        File of weights to write, such as backmap.weights.pt.
+    work_directory : path, optional
+        Keeps what is trained, so that the same call goes on after an interruption.
+    n_epochs, n_steps : int, optional
+        Of the autoencoder and of the denoiser, instead of the configuration's.
+    seed : int
+    device : str
+        "auto", "cpu" or "cuda".
+    resume : bool
+        False trains anew.
+    progress : mapping, optional
+        "autoencoder" and "denoiser" -> called as each stage goes on.
+    facts : mapping, optional
+        Said of the training data in the file of weights, such as temperature and force field.
+
+    Returns
+    -------
+    CODLAD
+        In evaluation mode, on the CPU.
+
+    Raises
+    ------
+    LatentError
+        An argument is wrong, or a loss is no longer finite.
+    """
+    if out is not None:
+        require(Path(out).parent.is_dir(), f"out: the folder '{Path(out).parent}' does not exist; create it first")
+    told = dict(progress or {})
+    shared = {"validation": validation, "work_directory": work_directory, "seed": seed, "device": device}
+    autoencoder = train_codlad_autoencoder(
+        examples, config=config, n_epochs=n_epochs, resume=resume, progress=told.get("autoencoder"), **shared
+    )
+    denoiser = train_codlad_diffusion(
+        autoencoder, examples, n_steps=n_steps, resume=resume, progress=told.get("denoiser"), **shared
+    )
+    model = CODLAD(denoiser_config(autoencoder.config, n_steps))
+    model.autoencoder, model.denoiser = autoencoder, denoiser
+    if out is not None:
+        save_weights(out, model.eval(), _training_facts(examples, validation, seed, facts))
+    return model.eval()
+
+
+def train_codlad_diffusion(
+    autoencoder: Autoencoder,
+    examples: Sequence[ProteinFrames],
+    *,
+    validation: Sequence[ProteinFrames] = (),
+    work_directory: str | Path | None = None,
+    n_steps: int | None = None,
+    seed: int = 1,
+    device: str = "auto",
+    resume: bool = True,
+    progress: Progress | None = None,
+) -> Denoiser:
+    """Train the denoiser on the codes of a trained autoencoder.
+
+    Parameters
+    ----------
+    autoencoder : Autoencoder
+        Trained; it is not changed. Its configuration says how the denoiser is built and trained.
+    examples : sequence of ProteinFrames
+    validation : sequence of ProteinFrames
+        Other frames or proteins; with them the weights that are best on these are kept, else the last.
+    work_directory : path, optional
+        Keeps checkpoints, from which the same call goes on.
+    n_steps : int, optional
+        Training steps, instead of the configuration's.
+    seed, device, resume, progress
+        As in `train_codlad`.
+
+    Returns
+    -------
+    Denoiser
+        In evaluation mode, on the CPU.
+
+    Raises
+    ------
+    LatentError
+        An argument is wrong, or the loss is no longer finite.
+
+    Source: CODLAD, stage b. DISCREPANCY(CODLAD, batches): a batch holds frames of one protein.
+    """
+    config = denoiser_config(autoencoder.config, n_steps)
+    require(len(examples) > 0, "examples must hold at least one protein, got none; read some with read_protein_frames")
+    device = resolve_device(device)
+    encoder = copy.deepcopy(autoencoder).to(device).eval()
+    taught, apart = ([encode_frames(encoder, example) for example in part] for part in (examples, validation))
+    with torch.random.fork_rng(devices=[torch.cuda.current_device()] if device == "cuda" else []):
+        torch.manual_seed(seed)
+        denoiser = Denoiser(config).to(device)
+    training = _Training(denoiser, config, taught, apart, seed, device)
+    checkpoint = None
+    if work_directory is not None:
+        Path(work_directory).mkdir(parents=True, exist_ok=True)
+        checkpoint = Path(work_directory) / f"codlad-denoiser-{_key([*taught, *apart], len(taught), config, seed)}.ckpt"
+        if not resume:
+            checkpoint.unlink(missing_ok=True)
+    training.run(checkpoint, progress)
+    return training.kept().cpu().eval()
+
+
+def denoiser_config(config: CODLADConfig, n_steps: int | None) -> CODLADConfig:
+    """Return the configuration with another number of training steps, where one is given."""
+    return config if n_steps is None else replace(config, diffusion_steps=n_steps)
+
+
+@dataclass(frozen=True)
+class EncodedFrames:
+    """What the denoiser learns from: one protein's frames as codes.
+
+    Attributes
+    ----------
+    protein : Protein
+    traces : Tensor
+        (n_frames, n_residues, 3) [nm]
+    codes : Tensor
+        (n_frames, n_residues, n_latent), standardised by the autoencoder's statistics
+    """
+
+    protein: Protein
+    traces: Tensor
+    codes: Tensor
+
+
+@torch.no_grad()
+def encode_frames(autoencoder: Autoencoder, example: ProteinFrames) -> EncodedFrames:
+    """Encode one protein's frames, on the autoencoder's device."""
+    device = autoencoder.latent_mean.device
+    protein = Protein(example.residues).to(device)
+    frames = torch.as_tensor(example.positions, dtype=torch.float32)
+    latents = [autoencoder.encode(protein, block.to(device)) for block in frames.split(_BLOCK)]
+    codes = autoencoder.quantiser.codebook(torch.cat(latents))
+    standard = (codes - autoencoder.latent_mean) / autoencoder.latent_std
+    return EncodedFrames(protein, frames[:, :, CA].to(device), standard)
+
+
+class _Training:
+    """The loop over steps and all that must survive an interruption."""
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        config: CODLADConfig,
+        taught: Sequence[EncodedFrames],
+        apart: Sequence[EncodedFrames],
+        seed: int,
+        device: str,
+    ):
+        self.denoiser, self.config, self.taught, self.apart, self.seed = denoiser, config, taught, apart, seed
+        self.device = device
+        self.averaged = copy.deepcopy(denoiser).eval()
+        self.diffusion = GaussianDiffusion(config.n_diffusion_steps, bound=BOUND).to(device)
+        self.optimiser = torch.optim.AdamW(
+            denoiser.parameters(), lr=config.diffusion_rate, weight_decay=config.weight_decay
+        )
+        self.done = 0
+        self.best: dict[str, Tensor] | None = None
+        self.best_loss = math.inf
+
+    def run(self, checkpoint: Path | None, progress: Progress | None) -> None:
+        """Take the steps that are left."""
+        if checkpoint is not None and checkpoint.exists():
+            self._restore(torch.load(checkpoint, weights_only=True, map_location=self.device))
+        total = self.config.diffusion_steps
+        recent: list[float] = []
+        while self.done < total:
+            recent.append(self._step())
+            self.done += 1
+            if self.done % max(1, total // _N_LOOKS) and self.done != total:
+                continue
+            mean, recent, judged = float(np.mean(recent)), [], self._validate()
+            if judged < self.best_loss:
+                self.best, self.best_loss = copy.deepcopy(self.averaged.state_dict()), judged
+            if checkpoint is not None:
+                partial = checkpoint.with_name(checkpoint.name + ".part")
+                torch.save(self._content(), partial)
+                partial.replace(checkpoint)
+            if progress is not None:
+                progress(self.done, total, mean, judged)
+
+    def kept(self) -> Denoiser:
+        """Return the denoiser whose weights count: the best on what was kept apart, or the last running mean."""
+        if self.best is not None:
+            self.averaged.load_state_dict(self.best)
+        return self.averaged
+
+    def _content(self) -> dict[str, Any]:
+        return {
+            "denoiser": self.denoiser.state_dict(),
+            "averaged": self.averaged.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "done": self.done,
+            "best": self.best,
+            "best_loss": self.best_loss,
+        }
+
+    def _restore(self, content: dict[str, Any]) -> None:
+        self.denoiser.load_state_dict(content["denoiser"])
+        self.averaged.load_state_dict(content["averaged"])
+        self.optimiser.load_state_dict(content["optimiser"])
+        self.done, self.best, self.best_loss = content["done"], content["best"], content["best_loss"]
+
+    def _step(self) -> float:
+        """Take one step on frames of one protein; return its loss."""
+        config = self.config
+        generator = torch.Generator().manual_seed(1_000_003 * self.seed + self.done)
+        shown = self.taught[int(torch.randint(len(self.taught), (), generator=generator))]
+        chosen = torch.randint(len(shown.codes), (config.diffusion_batch_size,), generator=generator)
+        self.denoiser.train()
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(config, self.done)
+        self.optimiser.zero_grad()
+        loss = self._loss(self.denoiser, shown, chosen, generator)
+        require(
+            bool(torch.isfinite(loss)),
+            "training of the denoiser gave a loss that is not finite; lower the configuration's diffusion_rate",
+        )
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.denoiser.parameters(), config.gradient_clip)
+        self.optimiser.step()
+        self._average()
+        return float(loss.detach())
+
+    def _loss(self, network: Denoiser, shown: EncodedFrames, chosen: Tensor, generator: torch.Generator) -> Tensor:
+        """Return the mean loss of frames (b,) at random levels."""
+        clean, trace = shown.codes[chosen.to(self.device)], shown.traces[chosen.to(self.device)]
+        step = torch.randint(self.diffusion.n_steps, (len(chosen),), generator=generator).to(self.device)
+        normals = torch.randn(clean.shape, generator=generator).to(self.device)
+        protein = shown.protein
+        context = network.prepare(trace, protein.types, protein.chains, protein.anchors)
+        noisy = self.diffusion.noised(clean, normals, step)
+        output = network(noisy, self.diffusion.diffusion_times[step], context)
+        return self.diffusion.hybrid_loss(output, clean, normals, step).mean()
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        """Move the running mean of the weights; the first steps move it more, so that it forgets where it began."""
+        decay = min(self.config.diffusion_average, (1 + self.done) / (10 + self.done))
+        for mean, now in zip(self.averaged.parameters(), self.denoiser.parameters(), strict=True):
+            mean.lerp_(now, 1.0 - decay)
+
+    @torch.no_grad()
+    def _validate(self) -> float:
+        """Return the running mean's loss on what was kept apart, always at the same levels; NaN without any."""
+        losses = []
+        for number, shown in enumerate(self.apart):
+            generator = torch.Generator().manual_seed(number)
+            spread = torch.linspace(0, len(shown.codes) - 1, min(_N_VALIDATED, len(shown.codes))).round().long()
+            losses.append(float(self._loss(self.averaged, shown, spread, generator)))
+        return float(np.mean(losses)) if losses else math.nan
+
+
+def learning_rate(config: CODLADConfig, step: int) -> float:
+    """Return the learning rate of a step: a rise, then half a cosine down to the final rate."""
+    if step < config.diffusion_warm_up:
+        return config.diffusion_rate * (step + 1) / config.diffusion_warm_up
+    share = (step - config.diffusion_warm_up) / max(1, config.diffusion_steps - config.diffusion_warm_up)
+    falling = 0.5 * (1.0 + math.cos(math.pi * share))
+    return config.diffusion_final_rate + (config.diffusion_rate - config.diffusion_final_rate) * falling
+
+
+def _key(shown: Sequence[EncodedFrames], n_taught: int, config: CODLADConfig, seed: int) -> str:
+    """Return a digest of all that decides what training gives."""
+    digest = hashlib.sha256(json.dumps([asdict(config), n_taught, seed], sort_keys=True).encode())
+    for example in shown:
+        for part in (example.protein.types, example.protein.chains, example.traces, example.codes):
+            digest.update(part.cpu().numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
+def _training_facts(
+    examples: Sequence[ProteinFrames],
+    validation: Sequence[ProteinFrames],
+    seed: int,
+    facts: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """Return what a file of weights says of its training."""
+    digest = hashlib.sha256()
+    for example in examples:
+        digest.update(f"{example.name} {example.positions.shape}".encode())
+        digest.update(np.ascontiguousarray(example.positions).tobytes())
+    return {
+        "proteins": {example.name: {"residues": len(example.residues), "frames": len(example)} for example in examples},
+        "validation": [example.name for example in validation],
+        "seed": seed,
+        "digest": digest.hexdigest(),
+        **dict(facts or {}),
+    }

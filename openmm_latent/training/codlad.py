@@ -95,6 +95,11 @@ def train_codlad_autoencoder(
     require(len(examples) > 0, "examples must hold at least one protein, got none; read some with read_protein_frames")
     require(device in ("auto", "cpu", "cuda"), f"device must be 'auto', 'cpu' or 'cuda', got {device!r}")
     device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    for example in (*examples, *validation):
+        require(
+            len(example) > 0 and bool(np.isfinite(example.positions).all()),
+            f"examples must hold frames of numbers, got none or others in {example.name}; cut such frames off",
+        )
     files = _Files(work_directory, _key(examples, validation, chosen, seed), resume)
     with torch.random.fork_rng(devices=[torch.cuda.current_device()] if device == "cuda" else []):
         torch.manual_seed(seed)
@@ -181,6 +186,7 @@ class _Training:
         self.schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(
             self.optimiser, factor=config.plateau_factor, patience=config.plateau_patience
         )
+        self.uses_codes = True
         self.best: dict[str, Tensor] | None = None
         self.best_loss = float("inf")
         self.course: list[tuple[float, float]] = []  # training and validation loss of each epoch
@@ -189,13 +195,14 @@ class _Training:
         """Train what is not yet trained; leave the best weights, or the last, in the model."""
         self._resume(files.interrupted())
         for epoch in range(len(self.course), self.config.n_epochs):
+            self._set_codes(epoch)
             losses = [self._step(subject, frames, epoch) for subject, frames in self._batches(epoch)]
             training, validated = float(np.mean(losses)), self._validate()
-            # before xyz and clash count, the training loss is another one
-            if self.held_out or epoch >= self.config.first_epoch_with_xyz:
+            # before codes, xyz and clash count, the loss is another one
+            if self.uses_codes and epoch >= self.config.first_epoch_with_xyz:
                 self.schedule.step(validated if self.held_out else training)
-            if validated < self.best_loss:
-                self.best, self.best_loss = copy.deepcopy(self.model.state_dict()), validated
+                if validated < self.best_loss:
+                    self.best, self.best_loss = copy.deepcopy(self.model.state_dict()), validated
             self.course.append((training, validated))
             files.save(self._content(), is_done=False)
             if progress is not None:
@@ -231,13 +238,28 @@ class _Training:
             if not waiting:
                 waiting = torch.randperm(len(self.subjects), generator=generator).tolist()
             subject = self.subjects[waiting.pop()]
-            chosen = torch.randint(len(subject.frames), (self.config.batch_size,), generator=generator)
-            yield subject, subject.frames[chosen.unique()].to(self.device)
+            chosen = torch.randperm(len(subject.frames), generator=generator)[: self.config.batch_size]
+            yield subject, subject.frames[chosen].to(self.device)
+
+    def _set_codes(self, epoch: int) -> None:
+        """Decide whether latents are snapped in an epoch; place the codebook on the latents of the first that does."""
+        self.uses_codes = epoch >= min(self.config.first_epoch_with_codes, self.config.n_epochs - 1)
+        if not self.uses_codes or int(self.model.quantiser.n_calls) > 0:
+            return
+        self.model.eval()
+        with torch.no_grad():
+            self.model.quantiser.start(torch.cat([torch.cat(self._latents(subject)) for subject in self.subjects]))
+
+    def _latents(self, subject: _Subject) -> list[Tensor]:
+        """Return latents of some of a protein's frames, each (n_frames n_residues, n_latent), block by block."""
+        blocks = _spread(subject.frames, 8 * _N_VALIDATED).split(self.config.batch_size)
+        return [self.model.encode(subject.protein, block.to(self.device)).flatten(0, 1) for block in blocks]
 
     def _terms(self, subject: _Subject, frames: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Return the terms of the loss and the commitment loss of a batch."""
         model, protein = self.model, subject.protein
-        quantised, _, commitment = model.quantise(model.encode(protein, frames))
+        latent = model.encode(protein, frames)
+        quantised, _, commitment = model.quantise(latent) if self.uses_codes else (latent, None, latent.new_zeros(()))
         internal, positions = model.decode(protein, quantised, frames[:, :, CA])
         terms = reconstruction_terms(protein, subject.tables, internal, positions, frames, self.config)
         return terms, commitment
@@ -273,10 +295,7 @@ class _Training:
         self.model.eval()
         means, squares = [], []
         for subject in self.subjects:
-            latents = [
-                self.model.quantise(self.model.encode(subject.protein, block.to(self.device)))[0].flatten(0, 1).double()
-                for block in _spread(subject.frames, 8 * _N_VALIDATED).split(self.config.batch_size)
-            ]
+            latents = [self.model.quantiser.codebook(block).double() for block in self._latents(subject)]
             means.append(torch.cat(latents).mean(0))
             squares.append(torch.cat(latents).square().mean(0))
         mean = torch.stack(means).mean(0)

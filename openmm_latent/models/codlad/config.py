@@ -16,7 +16,7 @@ class CODLADConfig:
 
     Source: CODLAD; its published values are those of `CONFIGS["paper"]`.
     DISCREPANCY(CODLAD, settings): unpublished are the decoder's width and neighbours, hidden sizes, patience, the
-    length of an epoch, and when a code counts as dead; the values here are ours.
+    length of an epoch, when a code counts as dead and when codes begin; the values here are ours.
     """
 
     # latent: three numbers a residue, snapped to the nearest code
@@ -25,6 +25,7 @@ class CODLADConfig:
     code_decay: float = 0.99  # of the running means that codes are
     commitment: float = 0.25
     dead_after: int = 100  # training steps without being chosen, after which a code moves to where it is needed
+    first_epoch_with_codes: int = 2  # before, latents are decoded as they are
 
     # encoder: equivariant messages between atoms, between residues (at their Cα), and between an atom and its residue
     n_scalars: int = 8  # of either parity
@@ -93,7 +94,8 @@ class CODLADConfig:
         for name in counts.split():
             require(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
         weights = [f"{term}_weight" for term in TERMS]
-        for name in ("commitment", "weight_decay", "diffusion_warm_up", *weights):
+        starts = ("first_epoch_with_codes", "first_epoch_with_xyz", "clash_doubles_after")
+        for name in ("commitment", "weight_decay", "diffusion_warm_up", *starts, *weights):
             require(getattr(self, name) >= 0, f"{name} must not be negative, got {getattr(self, name)}")
         positive = "atom_cutoff residue_cutoff clash_distance clash_distance_n_o learning_rate gradient_clip"
         for name in f"{positive} diffusion_rate diffusion_final_rate".split():
@@ -117,6 +119,7 @@ CONFIGS: dict[str, CODLADConfig] = {
     "tiny": CODLADConfig(),
     "paper": CODLADConfig(
         dead_after=200,
+        first_epoch_with_codes=1,
         n_scalars=12,
         n_vectors=4,
         n_encoder_layers=3,

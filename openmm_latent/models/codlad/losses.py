@@ -91,6 +91,8 @@ class LossTables(nn.Module):
         found = [np.zeros((0, 3), dtype=np.int64)]
         frames = positions.detach().flatten(1, 2).cpu().numpy()
         for number, frame in enumerate(frames):
+            if not np.isfinite(frame).all():  # the other terms tell
+                continue
             pairs = self.held[cKDTree(frame[self.held]).query_pairs(distance, output_type="ndarray")]
             numbers = pairs[:, 0] * self.n_atoms + pairs[:, 1]
             pairs = pairs[~np.isin(numbers, self.bonded_numbers)]

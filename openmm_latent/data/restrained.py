@@ -71,6 +71,7 @@ class RestrainedMinimiser:
         atoms = list(self.topology.atoms())
         self.heavy = np.array([atom.index for atom in atoms if atom.element is not app.element.hydrogen])
         self._hang_hydrogens(first)
+        first[self.hydrogens] = self._carried(first)
         system = build_system(self.topology, solvent)
         self.restraint = openmm.CustomExternalForce("0.5*stiffness*((x-x0)^2+(y-y0)^2+(z-z0)^2)")
         self.restraint.addGlobalParameter("stiffness", stiffness)
@@ -86,18 +87,28 @@ class RestrainedMinimiser:
         self.context = openmm.Context(system, openmm.VerletIntegrator(0.001), chosen, properties)
 
     def _hands(self, positions: np.ndarray) -> openmm.Force:
-        """Return a force that keeps stereocentres as they are: atoms that overlap would else turn some inside out."""
+        """Return a force that keeps stereocentres as they are: atoms that overlap would else turn some inside out.
+
+        It holds the hydrogen, too, on its side: one that was pushed through to the other would draw the rest after it.
+        """
         force = openmm.CustomTorsionForce("0.5*rigidity*max(0, abs(theta-theta0)-free)^2")
         force.addGlobalParameter("rigidity", _HAND_STIFFNESS)
         force.addGlobalParameter("free", _HAND_FREE)
         force.addPerTorsionParameter("theta0")
         centres = np.array(find_structure(self.topology).chiral_centres, dtype=np.int64).reshape(-1, 4)
+        hydrogen_of = dict(zip(self.corners[:, 0].tolist(), self.hydrogens.tolist(), strict=True))
+        beside = [[*centre[:3], hydrogen_of[centre[0]]] for centre in centres.tolist() if centre[0] in hydrogen_of]
+        centres = np.concatenate([centres, np.array(beside, dtype=np.int64).reshape(-1, 4)])
         for centre, angle in zip(centres, dihedrals(positions[None], centres)[0], strict=True):
             force.addTorsion(*centre.tolist(), [float(angle)])
         return force
 
     def _hang_hydrogens(self, positions: np.ndarray) -> None:
-        """Note for each hydrogen three heavy atoms, and where it lies in the frame that they make."""
+        """Note for each hydrogen three heavy atoms, and where it lies in the frame that they make.
+
+        One whose heavy atom has three other neighbours lies opposite to these. Modeller may leave it on the side of the
+        others where atoms are crowded, and minimisation would then turn the centre inside out.
+        """
         near: dict[int, list[int]] = {}
         for first, second in self.topology.bonds():
             near.setdefault(first.index, []).append(second.index)
@@ -105,14 +116,24 @@ class RestrainedMinimiser:
         heavy = set(self.heavy.tolist())
         self.hydrogens = np.array([i for i in range(len(positions)) if i not in heavy], dtype=np.int64)
         corners = []
+        positions = positions.copy()
         for hydrogen in self.hydrogens:
             parent = near[hydrogen][0]
             ring = [atom for atom in near[parent] if atom in heavy]
             beyond = [k for j in ring for k in near[j] if k in heavy and k != parent and k not in ring]
             corners.append([parent, *(ring + beyond)[:2]])
+            if len(ring) == 3:
+                arms = positions[ring] - positions[parent]
+                opposite = -(arms / np.linalg.norm(arms, axis=1, keepdims=True)).sum(axis=0)
+                positions[hydrogen] = positions[parent] + 0.109 * opposite / np.linalg.norm(opposite)
         self.corners = np.array(corners, dtype=np.int64).reshape(-1, 3)
         origin, axes = _frames(positions, self.corners)
         self.local = np.einsum("hij,hi->hj", axes, positions[self.hydrogens] - origin)
+
+    def _carried(self, positions: np.ndarray) -> np.ndarray:
+        """Return where hydrogens lie about the heavy atoms of a frame: (n_atoms, 3) -> (n_hydrogens, 3) [nm]."""
+        origin, axes = _frames(positions, self.corners)
+        return origin + np.einsum("hij,hj->hi", axes, self.local)
 
     def __call__(self, positions: np.ndarray) -> tuple[np.ndarray, float]:
         """Minimise one frame.
@@ -131,8 +152,7 @@ class RestrainedMinimiser:
         """
         whole = np.zeros((self.topology.getNumAtoms(), 3))
         whole[self.heavy] = positions
-        origin, axes = _frames(whole, self.corners)
-        whole[self.hydrogens] = origin + np.einsum("hij,hj->hi", axes, self.local)
+        whole[self.hydrogens] = self._carried(whole)
         for number, atom in enumerate(self.cas):
             self.restraint.setParticleParameters(number, atom, whole[atom])
         self.restraint.updateParametersInContext(self.context)

@@ -35,8 +35,8 @@ from openmm_latent.training.devices import resolve_device
 Progress = Callable[[int, int, float, float], None]
 #: Times that training is looked at, told and saved.
 _N_LOOKS = 40
-#: Frames of a protein that are encoded at once, and that validate.
-_BLOCK, _N_VALIDATED = 16, 64
+#: Frames of a protein that validate.
+_N_VALIDATED = 64
 
 
 def train_codlad(
@@ -193,7 +193,7 @@ def encode_frames(autoencoder: Autoencoder, example: ProteinFrames) -> EncodedFr
     device = autoencoder.latent_mean.device
     protein = Protein(example.residues).to(device)
     frames = torch.as_tensor(example.positions, dtype=torch.float32)
-    latents = [autoencoder.encode(protein, block.to(device)) for block in frames.split(_BLOCK)]
+    latents = [autoencoder.encode(protein, block.to(device)) for block in frames.split(autoencoder.config.batch_size)]
     codes = autoencoder.quantiser.codebook(torch.cat(latents))
     standard = (codes - autoencoder.latent_mean) / autoencoder.latent_std
     return EncodedFrames(protein, frames[:, :, CA].to(device), standard)

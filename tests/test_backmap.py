@@ -14,6 +14,7 @@ from gaussian_proteins import load_two_chains
 from openmm_latent import LatentError
 from openmm_latent.backmapping import load_backmapper
 from openmm_latent.cli import app as command
+from openmm_latent.cli.backmap import read_frames
 from openmm_latent.data.restrained import RestrainedMinimiser
 from openmm_latent.data.traces import heavy_topology, read_trace
 from openmm_latent.models.codlad.weights import save_weights
@@ -97,6 +98,20 @@ def test_traces_that_cannot_be_built_are_refused():
     topology.addAtom("CA", app.element.carbon, residue)
     with pytest.raises(LatentError, match="trace has residue LIG 7 of chain X, which is none of the 20 amino acids"):
         read_trace(topology, np.zeros((2, 3)))
+
+
+def test_an_mmcif_file_is_a_trace_and_so_are_models_of_a_pdb(tmp_path):
+    with open(tmp_path / "ca.cif", "w") as handle:
+        app.PDBxFile.writeFile(CA_TOPOLOGY, CAS * unit.nanometer, handle, keepIds=True)
+    found, times, trace = read_frames(tmp_path / "ca.cif", None, 1)
+    np.testing.assert_allclose(found, CAS[None], atol=1e-4)
+    np.testing.assert_array_equal(trace.residues.types, read_trace(CA_TOPOLOGY, CAS).residues.types)
+    with open(tmp_path / "ca.pdb", "w") as handle:
+        for number, frame in enumerate(frames(5)):
+            app.PDBFile.writeModel(CA_TOPOLOGY, frame * unit.nanometer, handle, modelIndex=number + 1)
+    found, times, _ = read_frames(tmp_path / "ca.pdb", None, 2)
+    np.testing.assert_allclose(found, frames(5)[::2], atol=1e-4)
+    assert times.tolist() == [0.0, 2.0, 4.0]
 
 
 # ---- drawing ---------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from openmm_latent.errors import require
 #: What can be written.
 _FORMATS = (".xtc", ".pdb")
 #: Structures, which name their residues themselves; of the second kind only one frame is read.
-_PDB, _MMCIF = {".pdb", ".ent"}, {".cif", ".mmcif", ".pdbx"}
+_MODELS, _SINGLE = {".pdb"}, {".ent", ".cif", ".mmcif", ".pdbx"}
 
 
 def backmap(
@@ -99,11 +99,11 @@ def read_frames(path: Path, top: Path | None, stride: int) -> tuple[np.ndarray, 
     require(path.is_file(), f"trace (--trace) {path} does not exist; check the name")
     kind = path.suffix.lower()
     require(
-        kind in _PDB | _MMCIF or top is not None,
+        kind in _MODELS | _SINGLE or top is not None,
         f"trace (--trace) {path} is a trajectory, which names no residues; give its structure by --top",
     )
-    topology, positions = load_topology(path if top is None else top)
-    if kind in _MMCIF:
+    topology, positions = load_topology(path if top is None or kind in _SINGLE else top)
+    if kind in _SINGLE:
         frames, times = np.asarray(positions)[None], None
     else:
         every = np.arange(topology.getNumAtoms())

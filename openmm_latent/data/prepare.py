@@ -10,13 +10,19 @@ from pathlib import Path
 
 import numpy as np
 from openmm import Platform, app, unit
+from scipy.spatial.distance import cdist
+from scipy.spatial.transform import Rotation
 
+from openmm_latent.data.backbone import residue_frames
 from openmm_latent.data.forcefields import force_field
 from openmm_latent.errors import LatentError, require
 from openmm_latent.topology import SOLVENT
 
 #: Terminal caps, which pdbfixer would take for foreign residues.
 _CAPS = frozenset({"ACE", "NME", "NMA", "NHE", "NH2"})
+_BACKBONE = frozenset({"N", "CA", "C", "O", "OXT"})
+#: A side chain's atoms want no more room than this [nm].
+_ROOM = 0.35
 
 
 @dataclass(frozen=True)
@@ -151,9 +157,67 @@ def _complete(fixer, seed: int, notes: list[str]) -> None:
         notes.append(f"loop {'-'.join(names)} modelled in chain {chain} after residue {place}: check it")
     fixer.findMissingAtoms()
     n_before = fixer.topology.getNumAtoms()
+    given = set(_wrong_hands(fixer))
     fixer.addMissingAtoms(seed=seed)
     if fixer.topology.getNumAtoms() > n_before:
         notes.append(f"{fixer.topology.getNumAtoms() - n_before} missing heavy atoms added")
+    _mend_hands(fixer, given, notes)
+
+
+def _wrong_hands(fixer) -> dict[tuple[int, str, str], app.topology.Residue]:
+    """Find residues with a stereocentre, CA or CB, of another hand than in pdbfixer's template, by chain and number."""
+    positions = np.array(fixer.positions.value_in_unit(unit.nanometer))
+    found = {}
+    for residue in fixer.topology.residues():
+        place = {atom.name: positions[atom.index] for atom in residue.atoms()}
+        standard = _template(fixer, residue.name)
+        for centre in (("N", "CA", "C", "CB"), ("CA", "CB", "CG2", "CG1" if residue.name == "ILE" else "OG1")):
+            if place.keys() >= set(centre) and standard.keys() >= set(centre):
+                volumes = [_volume(*(one[name] for name in centre)) for one in (place, standard)]
+                if volumes[0] * volumes[1] < 0:
+                    found[residue.chain.index, residue.id, residue.insertionCode] = residue
+    return found
+
+
+def _mend_hands(fixer, given: set[tuple[int, str, str]], notes: list[str]) -> None:
+    """Place side chains anew that pdbfixer turned over: its own minimisation leads atoms through one another.
+
+    They come from the template, turned about CA-CB to where they have most room. Residues that were of the other hand
+    in the file, `given`, stay so.
+    """
+    positions = np.array(fixer.positions.value_in_unit(unit.nanometer))
+    for key, residue in _wrong_hands(fixer).items():
+        if key in given:
+            continue
+        standard = _template(fixer, residue.name)
+        place = {atom.name: positions[atom.index] for atom in residue.atoms()}
+        frames = [residue_frames(one["N"], one["CA"], one["C"]) for one in (place, standard)]
+        moved = [atom for atom in residue.atoms() if atom.name not in _BACKBONE and atom.name in standard]
+        sites = np.array([standard[atom.name] for atom in moved]) - standard["CA"]
+        sites = place["CA"] + sites @ frames[1] @ frames[0].T
+        others = np.delete(positions, [atom.index for atom in moved], axis=0)
+        axis = sites[[atom.name for atom in moved].index("CB")] - place["CA"]
+        turns = Rotation.from_rotvec(np.arange(0, 360, 30)[:, None] * axis / np.linalg.norm(axis), degrees=True)
+        trials = [place["CA"] + turn.apply(sites - place["CA"]) for turn in turns]
+        rooms = [cdist(trial, others).min(axis=1) for trial in trials]
+        best = max(range(len(trials)), key=lambda trial: np.minimum(rooms[trial], _ROOM).sum())
+        positions[[atom.index for atom in moved]] = trials[best]
+        notes.append(f"side chain of {residue.name} {residue.id} placed anew: pdbfixer had turned it over")
+    fixer.positions = positions * unit.nanometer
+
+
+def _template(fixer, name: str) -> dict[str, np.ndarray]:
+    """Return the positions of pdbfixer's standard residue by atom name, (3,) [nm] each; empty for unknown ones."""
+    if name not in fixer.templates:
+        return {}
+    standard = fixer.templates[name]
+    places = np.array(standard.positions.value_in_unit(unit.nanometer))
+    return {atom.name: places[atom.index] for atom in standard.topology.atoms()}
+
+
+def _volume(first: np.ndarray, centre: np.ndarray, second: np.ndarray, third: np.ndarray) -> float:
+    """Return the signed volume of three arms of a centre [nm^3]."""
+    return float(np.dot(np.cross(first - centre, second - centre), third - centre))
 
 
 def _add_hydrogens(fixer, field: app.ForceField, ph: float, notes: list[str]) -> None:

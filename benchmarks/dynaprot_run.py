@@ -41,7 +41,8 @@ def bundle_without(name: str, duration: float) -> tuple[Path, Data]:
     if not weights.exists():
         examples = [example for one in data if one.name != name for example in one.training_examples()]
         train_dynaprot(examples, config=CONFIGS["tiny"], out=weights, seed=1, facts={"temperature": TEMPERATURE})
-    bind_dynaprot(weights, test.topology, test.structure, bundle)
+    if not bundle.exists():
+        bind_dynaprot(weights, test.topology, test.structure, bundle)
     return bundle, test
 
 

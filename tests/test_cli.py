@@ -241,3 +241,19 @@ def test_mistakes_are_told_in_one_sentence(bundle: Path, tmp_path: Path, words: 
     assert sentence in text
     assert "openmm-latent: " in text
     assert "Traceback" not in text
+
+
+def test_flexibility_and_bind_by_shipped_weights(tmp_path: Path) -> None:
+    pdb = Path(__file__).parent / "data" / "l_peptides.pdb"
+    text = run("flexibility", pdb, "--out", tmp_path / "peptide")
+    assert "RMSF / nm" in text
+    assert "LYS" in text
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "peptide.csv", "peptide.pdb", "peptide.couplings.csv", "peptide.svg"
+    }  # fmt: skip
+    out = tmp_path / "peptide.latent.pt"
+    assert f"wrote {out}" in run("bind", "dynaprot", "--top", pdb, "--out", out)
+    told = json.loads(run("inspect", out, "--json"))
+    assert told["family"] == "DynaProt"
+    assert told["training"]["temperature"] == 300.0
+    assert "does not exist; create it first" in run("flexibility", pdb, "--out", tmp_path / "no" / "x", code=2)

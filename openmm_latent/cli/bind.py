@@ -21,12 +21,15 @@ BINDERS: dict[str, str] = {
     "codlad": "openmm_latent.training.codlad_binding:bind_codlad",
 }
 
+#: Family -> "module:path" of weights that come with the package; the family's bare name stands for them.
+SHIPPED = {"dynaprot": "openmm_latent.models.dynaprot.weights:SHIPPED_WEIGHTS"}
+
 #: Families trained for one system only, and what to do instead.
 PER_SYSTEM = {"gldp": "train one with `openmm-latent train gldp --top TOP --traj FILE... --lag-time PS --out BUNDLE`"}
 
 
 def bind(
-    weights: Annotated[Path, typer.Argument(help="Weights of a transferable family.")],
+    weights: Annotated[Path, typer.Argument(help="Weights of a transferable family; `dynaprot`: those shipped.")],
     top: Annotated[Path, typer.Option(help="Structure of the system to bind them to.")],
     out: Annotated[Path, typer.Option(help="The bundle to write.")],
     lag_time: Annotated[
@@ -42,14 +45,16 @@ def bind(
 ) -> None:
     """Bind a transferable family's weights to a structure: a bundle for that system, without training.
 
-    **Example**
+    **Examples**
 
-    - `openmm-latent bind family.weights.pt --top protein.pdb --out protein.latent.pt`
+    - `openmm-latent bind dynaprot --top protein.pdb --out protein.latent.pt`
 
     - `openmm-latent bind dynaprot.weights.pt --top protein.pdb --out protein.latent.pt --relaxation-time 500`
     """
     from openmm_latent.data.trajectories import load_topology
 
+    if str(weights) in SHIPPED and not weights.exists():
+        weights = _named(SHIPPED[str(weights)])
     family = family_of(weights).lower()
     require(
         family not in PER_SYSTEM,
@@ -73,8 +78,13 @@ def bind(
 
 def load_binder(family: str) -> Callable[..., Any]:
     """Import the function that binds a family; only then is the family's code loaded."""
-    module, _, function = BINDERS[family].partition(":")
-    return getattr(import_module(module), function)
+    return _named(BINDERS[family])
+
+
+def _named(what: str) -> Any:
+    """Return "module:name"."""
+    module, _, name = what.partition(":")
+    return getattr(import_module(module), name)
 
 
 def family_of(weights: Path) -> str:

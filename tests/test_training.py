@@ -95,8 +95,13 @@ def test_interrupted_training_resumes_to_the_same_model(tmp_path, monkeypatch):
         return original(self, batch, batch_index)
 
     monkeypatch.setattr(loop.Stage, "training_step", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        train_autoencoder(trajectories, QUICK, work_directory=tmp_path / "cut", **QUIET)
+    # a shell's background job ignores Ctrl-C, and so would a suite that runs as one
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train_autoencoder(trajectories, QUICK, work_directory=tmp_path / "cut", **QUIET)
+    finally:
+        signal.signal(signal.SIGINT, before)
     resumed, _ = train_autoencoder(trajectories, QUICK, work_directory=tmp_path / "cut", **QUIET)
     for name, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -12,6 +12,15 @@ from rich.progress import TaskID
 
 from openmm_latent.cli.common import Command, Group, SeedOption, TopOption, TrajOption, progress_bar
 from openmm_latent.errors import require
+
+if TYPE_CHECKING:
+    from openmm_latent.data.datasets import DataSet
+
+#: Options that transferable families share.
+DataOption = Annotated[
+    Path, typer.Option(help="Data set of proteins: ATLAS, mdCATH, or a folder with one folder of PDB and runs each.")
+]
+TemperatureOption = Annotated[float | None, typer.Option(help="[K] Only runs at this one.", show_default="all")]
 
 train_app = typer.Typer(
     cls=Group,
@@ -101,17 +110,14 @@ def gldp(
 
 @train_app.command(cls=Command)
 def dynaprot(
-    data: Annotated[
-        Path,
-        typer.Option(help="Data set of proteins: ATLAS, mdCATH, or a folder with one folder of PDB and runs each."),
-    ],
+    data: DataOption,
     out: Annotated[Path, typer.Option(help="The weights to write, e.g. protein.weights.pt.")],
     config: Annotated[str, typer.Option(help="Size of the networks: tiny (minutes on two cores) or paper.")] = "tiny",
     loss: Annotated[str, typer.Option(help="log_frobenius, or mse for comparison.")] = "log_frobenius",
     validation: Annotated[
         float, typer.Option(help="Share of the proteins kept apart, to stop when they get no better; 0 trains on all.")
     ] = 0.0,
-    temperature: Annotated[float | None, typer.Option(help="[K] Only runs at this one.", show_default="all")] = None,
+    temperature: TemperatureOption = None,
     stride: Annotated[int, typer.Option(help="Learn from every n-th frame.")] = 1,
     frame_spacing: Annotated[
         float | None, typer.Option(help="[ps], for files that store no time.", show_default="read from the files")
@@ -127,17 +133,13 @@ def dynaprot(
 
     - `openmm-latent train dynaprot --data atlas/ --out atlas.weights.pt --config paper --validation 0.05 --device cuda`
     """
+    from openmm_latent.data.datasets import data_facts
     from openmm_latent.data.fluctuations import read_examples
     from openmm_latent.data.recognise import open_dataset
-    from openmm_latent.data.splits import split_at_random
-    from openmm_latent.training.dynaprot import data_facts, train_dynaprot
+    from openmm_latent.training.dynaprot import train_dynaprot
 
-    require(
-        0.0 <= validation < 1.0,
-        f"validation (--validation) must be a share of the proteins from 0 to 1, got {validation}; 0.1 is usual",
-    )
     dataset = open_dataset(data, frame_spacing=frame_spacing)
-    parts = split_at_random(dataset, (1.0 - validation, validation), seed=seed) if validation > 0 else (dataset,)
+    parts = _split(dataset, validation, seed)
     taught, *apart = ([*read_examples(part, temperature=temperature, stride=stride)] for part in parts)
     console = Console(highlight=False, soft_wrap=True)
     console.print(
@@ -172,16 +174,13 @@ def dynaprot(
 
 @train_app.command(cls=Command)
 def codlad(
-    data: Annotated[
-        Path,
-        typer.Option(help="Data set of proteins: ATLAS, mdCATH, or a folder with one folder of PDB and runs each."),
-    ],
+    data: DataOption,
     out: Annotated[Path, typer.Option(help="The weights to write, e.g. codlad.weights.pt.")],
     config: Annotated[str, typer.Option(help="Size of the model: tiny (minutes on two cores) or paper.")] = "tiny",
     validation: Annotated[
         float, typer.Option(help="Share of the proteins kept apart, to keep the weights best on these; 0 for none.")
     ] = 0.0,
-    temperature: Annotated[float | None, typer.Option(help="[K] Only runs at this one.", show_default="all")] = None,
+    temperature: TemperatureOption = None,
     stride: Annotated[int, typer.Option(help="Learn from every n-th frame.")] = 1,
     leave_out: Annotated[
         bool, typer.Option("--leave-out", help="Leave caps, ligands and modified residues out, instead of refusing.")
@@ -201,19 +200,14 @@ def codlad(
 
     - `openmm-latent train codlad --data atlas/ --out atlas.weights.pt --config paper --validation 0.05 --device cuda`
     """
+    from openmm_latent.data.datasets import data_facts
     from openmm_latent.data.recognise import open_dataset
     from openmm_latent.data.residue_slots import read_protein_frames
-    from openmm_latent.data.splits import split_at_random
     from openmm_latent.training.codlad_diffusion import train_codlad
-    from openmm_latent.training.dynaprot import data_facts
 
-    require(
-        0.0 <= validation < 1.0,
-        f"validation (--validation) must be a share of the proteins from 0 to 1, got {validation}; 0.1 is usual",
-    )
     require(out.parent.is_dir(), f"out (--out): the folder '{out.parent}' does not exist; create it first")
     dataset = open_dataset(data)
-    parts = split_at_random(dataset, (1.0 - validation, validation), seed=seed) if validation > 0 else (dataset,)
+    parts = _split(dataset, validation, seed)
     others = "leave out" if leave_out else "refuse"
     taught, *apart = (
         read_protein_frames(part, temperature=temperature, stride=stride, others=others) for part in parts
@@ -253,3 +247,14 @@ def codlad(
         f"bind {out} --top PROTEIN --out protein.latent.pt",
         markup=False,
     )
+
+
+def _split(dataset: DataSet, validation: float, seed: int) -> tuple[DataSet, ...]:
+    """Return the proteins to learn from and, where `validation` is a share of them, those that are kept apart."""
+    from openmm_latent.data.splits import split_at_random
+
+    require(
+        0.0 <= validation < 1.0,
+        f"validation (--validation) must be a share of the proteins from 0 to 1, got {validation}; 0.1 is usual",
+    )
+    return split_at_random(dataset, (1.0 - validation, validation), seed=seed) if validation > 0 else (dataset,)

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from openmm import app
@@ -313,6 +314,20 @@ def runs_at(entry: Entry, temperature: float | None) -> list[Run]:
         f"{temperature:g} K",
     )
     return found
+
+
+def data_facts(dataset: DataSet, temperature: float | None = None) -> dict[str, Any]:
+    """Return what a data set tells of its temperature [K], force field and licence, for the file of weights."""
+    runs = [run for entry in dataset for run in runs_at(entry, temperature)]
+    temperatures = {run.temperature for run in runs}
+    fields = {entry.provenance.get("force_field") for entry in dataset}
+    return {
+        "temperature": temperatures.pop() if len(temperatures) == 1 else None,
+        "force_field": fields.pop() if len(fields) == 1 else None,
+        "files": sorted({run.file.name for run in runs}),
+        "data_set": dataset.kind,
+        "licence": dataset.licence,
+    }
 
 
 def stretched_bonds(entry: Entry, run: Run) -> tuple[int, float]:

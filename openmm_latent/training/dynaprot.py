@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from openmm_latent.data.datasets import DataSet, runs_at
 from openmm_latent.data.fluctuations import ProteinExample
 from openmm_latent.errors import require
 from openmm_latent.models.dynaprot.config import CONFIGS, LOSSES, DynaProtConfig
@@ -251,20 +250,6 @@ def _resolve_config(config: str | DynaProtConfig, n_steps: int | None) -> DynaPr
         require(config in CONFIGS, f"config must be one of {', '.join(CONFIGS)}, got {config!r}")
         config = CONFIGS[config]
     return config if n_steps is None else replace(config, n_steps=n_steps)
-
-
-def data_facts(dataset: DataSet, temperature: float | None = None) -> dict[str, Any]:
-    """Return what a data set tells of its temperature [K], force field and licence, for the file of weights."""
-    runs = [run for entry in dataset for run in runs_at(entry, temperature)]
-    temperatures = {run.temperature for run in runs}
-    fields = {entry.provenance.get("force_field") for entry in dataset}
-    return {
-        "temperature": temperatures.pop() if len(temperatures) == 1 else None,
-        "force_field": fields.pop() if len(fields) == 1 else None,
-        "files": sorted({run.file.name for run in runs}),
-        "data_set": dataset.kind,
-        "licence": dataset.licence,
-    }
 
 
 def _digest(examples: Sequence[ProteinExample]) -> str:

@@ -10,11 +10,8 @@ from openmm import app
 
 from openmm_latent.data.residues import PDB_NAMES
 from openmm_latent.errors import require
+from openmm_latent.nn.residue_geometry import RESIDUE_NAMES, UNKNOWN
 
-#: The standard residues in alphabetical order of their names: a residue type is the place in this list.
-RESIDUE_NAMES = tuple("ALA ARG ASN ASP CYS GLN GLU GLY HIS ILE LEU LYS MET PHE PRO SER THR TRP TYR VAL".split())
-#: The type of every other residue.
-UNKNOWN = len(RESIDUE_NAMES)
 N_RESIDUE_TYPES = UNKNOWN + 1
 #: Other force fields' names of protonation states, which neither Amber's list nor pdbfixer's has.
 _PROTONATED = {"HSD": "HIS", "HSE": "HIS", "HSP": "HIS", "CYSH": "CYS", "ASPP": "ASP", "GLUP": "GLU", "LSN": "LYS"}

@@ -17,6 +17,9 @@ from openmm_latent.errors import LatentError, require
 #: Residue names of water and ions; models never see them unless their atoms are named one by one.
 SOLVENT = frozenset("HOH WAT H2O TIP3 TP3 SOL NA NA+ SOD CL CL- CLA K K+ POT LI MG CS RB".split())
 
+#: Residues that close a chain's ends without being amino acids: ACE before its first, the others after its last.
+CAPS = frozenset({"ACE", "NME", "NMA", "NHE", "NH2"})
+
 #: Chiral centres besides each residue's CA: residue name -> centre and three of its neighbours.
 _SIDE_CHAIN_CENTRES = {"ILE": ("CB", "CA", "CG1", "CG2"), "THR": ("CB", "CA", "OG1", "CG2")}
 
@@ -174,7 +177,9 @@ def _is_extra(record: AtomRecord, known: Sequence[AtomRecord]) -> bool:
 
 
 def find_riders(topology: Topology, model_atoms: Sequence[int]) -> list[list[int]]:
-    """Find the hydrogens that the model does not see and the three model atoms whose local frame carries each.
+    """Find what the model does not see but carries along, and the three model atoms whose local frame carries each.
+
+    These are hydrogens bonded to a model atom, and all atoms of caps (`CAPS`) of which the model sees none.
 
     Parameters
     ----------
@@ -185,23 +190,30 @@ def find_riders(topology: Topology, model_atoms: Sequence[int]) -> list[list[int
     Returns
     -------
     list of list of int
-        For each hydrogen its topology index, then the positions in `model_atoms` of the atom it is bonded to, of one
-        neighbour of that atom and of a second neighbour (its own or the first one's); -1, -1 where there are no two.
+        For each such atom its topology index, then the positions in `model_atoms` of the atom that it, or its cap, is
+        bonded to, of one neighbour of that atom and of a second neighbour (its own or the first one's); -1, -1 where
+        there are no two.
     """
     place = {index: i for i, index in enumerate(model_atoms)}
     neighbours = _neighbours(topology)
-    riders = []
+    holders = {}  # what is carried -> the model atom that it hangs on
     for atom in topology.atoms():
-        if not _is_hydrogen(atom) or atom.index in place:
+        if atom.index not in place and _is_hydrogen(atom):
+            holders[atom.index] = next((j for j in neighbours[atom.index] if j in place), None)
+    for residue in topology.residues():
+        members = [atom.index for atom in residue.atoms()]
+        if residue.name in CAPS and not any(atom in place for atom in members):
+            holder = next((j for atom in members for j in neighbours[atom] if j in place), None)
+            holders |= dict.fromkeys(members, holder)
+    riders = []
+    for atom, holder in sorted(holders.items()):
+        if holder is None:
             continue
-        parent = next((j for j in neighbours[atom.index] if j in place), None)
-        if parent is None:
-            continue
-        near = [j for j in neighbours[parent] if j in place]
-        next_nearest = [k for j in near for k in neighbours[j] if k in place and k != parent and k not in near]
+        near = [j for j in neighbours[holder] if j in place]
+        next_nearest = [k for j in near for k in neighbours[j] if k in place and k != holder and k not in near]
         frame = (near + next_nearest)[:2]
         corners = [place[j] for j in frame] if len(frame) == 2 else [-1, -1]
-        riders.append([atom.index, place[parent], *corners])
+        riders.append([atom, place[holder], *corners])
     return riders
 
 

@@ -75,6 +75,24 @@ def test_a_lone_model_atom_carries_its_hydrogens_without_turning(topology):
     assert [rider[1:] for rider in find_riders(topology, [alpha])] == [[0, -1, -1]]
 
 
+def test_a_cap_that_the_model_does_not_see_rides_on_its_neighbour(topology):
+    """ACE on the nitrogen of alanine, NME on its carbon, hydrogens and all, each with one frame."""
+    atoms = list(topology.atoms())
+    inner = [a.index for a in atoms if a.residue.name == "ALA" and a.element.symbol != "H"]
+    riders = {rider[0]: rider[1:] for rider in find_riders(topology, inner)}
+    assert len(riders) + len(inner) == len(atoms)
+    for name, frame in (("ACE", ["N", "CA"]), ("NME", ["C", "CA", "O"])):
+        found = {tuple(riders[a.index]) for a in atoms if a.residue.name == name}
+        assert len(found) == 1
+        corners = [atoms[inner[i]].name for i in found.pop()]
+        assert corners[: len(frame)] == frame
+        assert len(set(corners)) == 3
+    alpha = [a.index for a in atoms if (a.residue.name, a.name) == ("ALA", "CA")]
+    assert not {a.index for a in atoms if a.residue.name in ("ACE", "NME")} & {
+        r[0] for r in find_riders(topology, alpha)
+    }
+
+
 def test_the_tree_follows_bonds_and_the_shortest_contact():
     twin = app.Topology()
     for _ in range(2):

@@ -148,7 +148,9 @@ def read_backbone(topology: app.Topology) -> Backbone:
 def residue_type(name: str) -> int:
     """Return the place of a residue's name, or of its parent's, in `RESIDUE_NAMES`; `UNKNOWN` where there is none."""
     name = name.strip().upper()
-    return _TYPES.get(PDB_NAMES.get(name, _PROTONATED.get(name, _parents().get(name, name))), UNKNOWN)
+    kind = _TYPES.get(PDB_NAMES.get(name, _PROTONATED.get(name, _parents().get(name, name))), UNKNOWN)
+    # Amber's names at the ends of chains: NALA, CHIE
+    return residue_type(name[1:]) if kind == UNKNOWN and len(name) == 4 and name[0] in "NC" else kind
 
 
 _TYPES = {name: number for number, name in enumerate(RESIDUE_NAMES)}

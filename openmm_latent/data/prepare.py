@@ -16,10 +16,8 @@ from scipy.spatial.transform import Rotation
 from openmm_latent.data.backbone import residue_frames
 from openmm_latent.data.forcefields import force_field
 from openmm_latent.errors import LatentError, require
-from openmm_latent.topology import SOLVENT
+from openmm_latent.topology import CAPS, SOLVENT
 
-#: Terminal caps, which pdbfixer would take for foreign residues.
-_CAPS = frozenset({"ACE", "NME", "NMA", "NHE", "NH2"})
 _BACKBONE = frozenset({"N", "CA", "C", "O", "OXT"})
 #: A side chain's atoms want no more room than this [nm].
 _ROOM = 0.35
@@ -123,7 +121,7 @@ def _standardise(fixer, path: Path, remove_heterogens: bool, notes: list[str]) -
     for residue, parent in fixer.nonstandardResidues:
         notes.append(f"{residue.name} {residue.id} replaced by {parent}")
     fixer.replaceNonstandardResidues()
-    known = set(proteinResidues) | set(dnaResidues) | set(rnaResidues) | _CAPS
+    known = set(proteinResidues) | set(dnaResidues) | set(rnaResidues) | CAPS  # pdbfixer would take caps for foreign
     known |= {"HID", "HIE", "HIP", "CYX", "CYM", "ASH", "GLH", "LYN", "HSD", "HSE", "HSP"}
     residues = list(fixer.topology.residues())
     solvent = [r for r in residues if r.name in SOLVENT]

@@ -6,8 +6,8 @@
 |---|---|
 | one of the 20 | its slots |
 | a protonation state, or a modified residue with the atoms of its parent | its parent |
-| a modified residue with other atoms, a cap, a ligand | refused, or left out with `others="leave out"` |
-| water, ions | left out |
+| a modified residue with other atoms, a ligand | refused, or left out with `others="leave out"` |
+| a cap (ACE, NME, NH2), water, ions | left out |
 """
 
 from __future__ import annotations
@@ -25,9 +25,11 @@ from openmm_latent.errors import LatentError, require
 from openmm_latent.geometry import dihedrals
 from openmm_latent.nn.residue_geometry import (
     CA,
+    CYSTEINE,
     N_SLOTS,
     OXT,
     RESIDUE_NAMES,
+    SG,
     SYMMETRIC_ATOMS,
     C,
     N,
@@ -35,7 +37,7 @@ from openmm_latent.nn.residue_geometry import (
     describe_residues,
     residue_tables,
 )
-from openmm_latent.topology import SOLVENT
+from openmm_latent.topology import CAPS, SOLVENT
 
 #: What to do with residues that are none of the 20.
 OTHERS = ("refuse", "leave out")
@@ -101,9 +103,10 @@ def read_residue_slots(topology: app.Topology, positions: np.ndarray, *, others:
     topology : openmm.app.Topology
         Any number of chains.
     positions : ndarray
-        (n_atoms, 3) [nm] tell breaks of chains and disulphides; those of hydrogens are not read.
+        (n_atoms, 3) [nm] tell breaks of chains, and disulphides beside those that the topology has as bonds; those of
+        hydrogens are not read.
     others : str
-        "refuse" residues that are none of the 20, or "leave out".
+        "refuse" residues that are none of the 20, or "leave out"; caps are left out either way.
 
     Raises
     ------
@@ -114,7 +117,7 @@ def read_residue_slots(topology: app.Topology, positions: np.ndarray, *, others:
     types, chains, atoms = [], [], []
     for number, chain in enumerate(topology.chains()):
         for residue in chain.residues():
-            if residue.name in SOLVENT:
+            if residue.name in SOLVENT | CAPS:
                 continue
             kind, slots = residue_type(residue.name), None
             if kind != UNKNOWN:
@@ -132,7 +135,9 @@ def read_residue_slots(topology: app.Topology, positions: np.ndarray, *, others:
                     f"the 20 amino acids; choose others='leave out' to do without it",
                 )
     require(len(types) > 0, "topology has no protein residues with all their heavy atoms; give that of a protein")
-    return _connected(np.array(types), np.array(chains), np.stack(atoms), np.asarray(positions, dtype=np.float64))
+    places = np.asarray(positions, dtype=np.float64)
+    residues = _connected(np.array(types), np.array(chains), np.stack(atoms), places)
+    return ResidueSlots(residues, np.stack(atoms), _disulphides(topology, residues, np.stack(atoms), places))
 
 
 def _slots_of(residue: app.topology.Residue, kind: int, may_differ: bool) -> np.ndarray | None:
@@ -143,8 +148,7 @@ def _slots_of(residue: app.topology.Residue, kind: int, may_differ: bool) -> np.
     for atom in residue.atoms():
         if atom.element is not None and atom.element.symbol == "H":
             continue
-        name = _SAME.get(atom.name, atom.name)
-        name = "CD1" if (name, RESIDUE_NAMES[kind]) == ("CD", "ILE") else name
+        name = standard_name(atom.name, kind)
         if name in names:
             slots[names.index(name)] = atom.index
         elif atom.element is not None:  # virtual sites have none
@@ -166,17 +170,37 @@ def _slots_of(residue: app.topology.Residue, kind: int, may_differ: bool) -> np.
     return slots
 
 
-def _connected(types: np.ndarray, chains: np.ndarray, atoms: np.ndarray, positions: np.ndarray) -> ResidueSlots:
+def standard_name(name: str, kind: int) -> str:
+    """Return what `RESIDUE_NAMES[kind]` calls a heavy atom that other force fields name otherwise."""
+    same = _SAME.get(name, name)
+    return "CD1" if (same, RESIDUE_NAMES[kind]) == ("CD", "ILE") else same
+
+
+def _connected(types: np.ndarray, chains: np.ndarray, atoms: np.ndarray, positions: np.ndarray) -> Residues:
     """Tell from a structure which residues are joined: types and chains (n,), atoms (n, 15), positions (n_atoms, 3)."""
     gap = np.linalg.norm(positions[atoms[1:, N]] - positions[atoms[:-1, C]], axis=1)
     is_joined = np.concatenate([[False], (chains[1:] == chains[:-1]) & (gap < _LONGEST_PEPTIDE)])
-    residues = describe_residues(types, chains, is_joined, atoms[:, OXT] >= 0)
-    cysteine = RESIDUE_NAMES.index("CYS")
-    sulphur = residue_tables().atom_names[cysteine].index("SG")
-    where = np.flatnonzero(types == cysteine)
-    places = positions[atoms[where, sulphur]]
+    return describe_residues(types, chains, is_joined, atoms[:, OXT] >= 0)
+
+
+def _disulphides(topology: app.Topology, residues: Residues, atoms: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """Return pairs of cysteines whose SG are bonded: by the topology or, where it says nothing, by their distance.
+
+    Each has one partner: bonds come first, then the nearest. Returns (n_disulphides, 2) residues.
+    """
+    where = np.flatnonzero(residues.types == CYSTEINE)
+    sulphurs = {int(atoms[place, SG]): int(place) for place in where}
+    bonds = [(a.index, b.index) for a, b in topology.bonds() if a.index in sulphurs and b.index in sulphurs]
+    places = positions[list(sulphurs)].reshape(-1, 3)
     apart = np.linalg.norm(places[:, None] - places[None], axis=-1)
-    return ResidueSlots(residues, atoms, where[np.argwhere(np.triu(apart < _LONGEST_DISULPHIDE, 1))].reshape(-1, 2))
+    near = np.argwhere(np.triu(apart < _LONGEST_DISULPHIDE, 1))
+    near = near[np.argsort(apart[near[:, 0], near[:, 1]])]
+    found: list[tuple[int, int]] = []
+    for pair in [*bonds, *(tuple(list(sulphurs)[i] for i in row) for row in near)]:
+        first, second = sorted(sulphurs[atom] for atom in pair)
+        if not {first, second} & {place for bridge in found for place in bridge}:
+            found.append((first, second))
+    return np.array(sorted(found), dtype=np.int64).reshape(-1, 2)
 
 
 def exchange_symmetric(residues: Residues, positions: np.ndarray) -> np.ndarray:

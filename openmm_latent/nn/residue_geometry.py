@@ -28,6 +28,8 @@ RESIDUE_NAMES = tuple("ALA ARG ASN ASP CYS GLN GLU GLY HIS ILE LEU LYS MET PHE P
 UNKNOWN = len(RESIDUE_NAMES)
 N_SLOTS = 15
 N, CA, C, O, CB, OXT = 0, 1, 2, 3, 4, 14  # noqa: E741  the atom's name
+#: The type of cysteine, and the slot of its sulphur.
+CYSTEINE, SG = RESIDUE_NAMES.index("CYS"), 5
 #: Columns of internal coordinates: every slot but CA.
 INTERNAL_SLOTS = tuple(slot for slot in range(N_SLOTS) if slot != CA)
 #: Torsions of a residue in AlphaFold's order.
@@ -328,17 +330,16 @@ def bond_pairs(residues: Residues, disulphides: np.ndarray | None = None) -> tup
     tables = residue_tables()
     ends, links = N_SLOTS * np.flatnonzero(residues.has_oxt), N_SLOTS * np.flatnonzero(residues.is_joined)
     bridges = np.asarray([] if disulphides is None else disulphides, dtype=np.int64).reshape(-1, 2)
-    cysteine = RESIDUE_NAMES.index("CYS")
     for pair in bridges.tolist():
         require(
-            all(0 <= place < len(residues) and residues.types[place] == cysteine for place in pair),
+            all(0 <= place < len(residues) and residues.types[place] == CYSTEINE for place in pair),
             f"disulphides must join two CYS residues, got {pair}; count residues from 0",
         )
     pairs = [
         *(tables.bonds[kind] + N_SLOTS * place for place, kind in enumerate(residues.types)),
         np.stack([ends + OXT, ends + C], axis=1),
         np.stack([links - N_SLOTS + C, links + N], axis=1),
-        N_SLOTS * bridges + tables.atom_names[cysteine].index("SG"),
+        N_SLOTS * bridges + SG,
     ]
     lengths = [
         *(tables.bond_lengths[kind] for kind in residues.types),

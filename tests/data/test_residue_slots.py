@@ -112,16 +112,43 @@ def test_protonation_states_and_other_names_are_their_parents():
     np.testing.assert_array_equal(found.positions, frames.positions)
 
 
-def test_caps_are_refused_or_left_out():
+def test_caps_are_passed_over_and_other_residues_refused_or_left_out():
     topology = capped_alanine_topology()
     positions = np.random.default_rng(1).normal(size=(topology.getNumAtoms(), 3))
-    with pytest.raises(LatentError, match="residue ACE 1 of chain 1, which is none of the 20 amino acids; choose"):
+    for others in ("refuse", "leave out"):
+        slots = read_residue_slots(topology, positions, others=others)
+        assert slots.residues.types.tolist() == [0]
+        assert not slots.residues.has_oxt.any()
+    next(topology.residues()).name = "LIG"
+    with pytest.raises(LatentError, match="residue LIG 1 of chain 1, which is none of the 20 amino acids; choose"):
         read_residue_slots(topology, positions)
-    slots = read_residue_slots(topology, positions, others="leave out")
-    assert slots.residues.types.tolist() == [0]
-    assert not slots.residues.has_oxt.any()
+    assert len(read_residue_slots(topology, positions, others="leave out").residues) == 1
     with pytest.raises(LatentError, match="others must be one of 'refuse', 'leave out', got 'keep'"):
         read_residue_slots(topology, positions, others="keep")
+
+
+def test_ends_of_chains_may_have_ambers_names():
+    topology, places = chain_topology("ACHA", names={0: "NALA", 1: "CYX", 2: "HID", 3: "CALA"})
+    positions = positions_of(peptide_frames("ACHA", 1), places)[0]
+    assert [RESIDUE_NAMES[kind] for kind in read_residue_slots(topology, positions).residues.types] == [
+        "ALA", "CYS", "HIS", "ALA",
+    ]  # fmt: skip
+
+
+def test_disulphides_are_the_topologys_bonds_and_then_the_nearest():
+    topology, places = chain_topology("CACACAC")
+    positions = 9.0 * np.arange(len(places))[:, None] * np.ones(3)
+    slots = read_residue_slots(topology, positions)
+    assert slots.disulphides.shape == (0, 2)
+    sulphurs = [atom for atom in topology.atoms() if atom.name == "SG"]
+    for place, where in zip(sulphurs, (0.0, 0.2, 0.43, 0.63), strict=True):
+        positions[place.index] = where
+    positions[sulphurs[1].index] = positions[sulphurs[0].index] + [0.2, 0.0, 0.0]
+    positions[sulphurs[2].index] = positions[sulphurs[1].index] + [0.21, 0.0, 0.0]
+    positions[sulphurs[3].index] = positions[sulphurs[2].index] + [0.24, 0.0, 0.0]
+    assert read_residue_slots(topology, positions).disulphides.tolist() == [[0, 2], [4, 6]]
+    topology.addBond(sulphurs[0], sulphurs[3])  # however far
+    assert read_residue_slots(topology, positions).disulphides.tolist() == [[0, 6], [2, 4]]
 
 
 def test_modified_residues_are_told_by_their_atoms():

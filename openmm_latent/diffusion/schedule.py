@@ -41,3 +41,30 @@ def linear_signal_levels(
     )
     beta = torch.linspace(beta_first, beta_last, n_levels, dtype=torch.float64)
     return torch.cumprod(1.0 - beta, dim=0).to(dtype)
+
+
+def sampling_times(n_steps: int, least: float = 0.01) -> Tensor:
+    """Return diffusion times between which a sampler steps, evenly from 1 to the least.
+
+    Parameters
+    ----------
+    n_steps : int
+    least : float
+        Where the last step ends; the network is asked once more there, and what it takes for clean is the sample.
+
+    Returns
+    -------
+    Tensor, (n_steps + 1,), falling
+
+    Raises
+    ------
+    LatentError
+        There are no steps, or the least time is not within (0, 1).
+
+    Source: ConfRover, table 6 (200 steps); t_min 0.01 as in its public code.
+    """
+    require(
+        n_steps >= 1 and 0.0 < least < 1.0,
+        f"n_steps must be at least 1 and least lie within (0, 1), got {n_steps} and {least}; 200 and 0.01 are usual",
+    )
+    return torch.linspace(1.0, least, n_steps + 1)

@@ -28,12 +28,9 @@ from typing import Tuple  # noqa: UP035  TorchScript reads these annotations
 import torch
 from torch import Tensor, nn
 
+from openmm_latent.diffusion.schedule import RANDOMNESS
 from openmm_latent.errors import require
 
-#: Images on either side of the first.
-_N_IMAGES = 3
-#: Below this angle [rad] what is even in it is taken as constant.
-_LEAST_ANGLE = 1e-4
 #: Of the tables: noise levels; lengths of three normals, of which one in 10^10 is longer.
 _N_LEVELS, _N_LENGTHS, _LONGEST = 64, 256, 7.0
 #: Angles on which a cumulative density is summed.
@@ -99,7 +96,7 @@ def log_density(angle: Tensor, noise_level: Tensor) -> Tensor:
 
     Source: the module's second form.
     """
-    level, angle = noise_level.double(), angle.double().clamp(min=_LEAST_ANGLE)
+    level, angle = noise_level.double(), angle.double().clamp(min=1e-4)  # below it is taken as constant
     images = _images(angle, level)[0]
     spread = 0.5 * math.log(2.0 * math.pi) + level.square() / 8.0 - 3.0 * level.log()
     return spread - 0.5 * (angle / level).square() + images.log() - torch.sin(0.5 * angle).log()
@@ -110,7 +107,7 @@ def score_factor(angle: Tensor, noise_level: Tensor) -> Tensor:
 
     About -1 / sigma^2 for small noise.
     """
-    level, angle = noise_level.double(), angle.double().clamp(min=_LEAST_ANGLE)
+    level, angle = noise_level.double(), angle.double().clamp(min=1e-4)  # below it is taken as constant
     images, slope = _images(angle, level)
     return (slope / images - 0.5 / torch.tan(0.5 * angle)) / angle
 
@@ -118,7 +115,7 @@ def score_factor(angle: Tensor, noise_level: Tensor) -> Tensor:
 def _images(angle: Tensor, level: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
     """Return the sum over images, divided by the exponential of the first, and its derivative, equally divided."""
     total, slope = torch.zeros_like(angle), torch.zeros_like(angle)
-    for k in range(-_N_IMAGES, _N_IMAGES + 1):
+    for k in range(-3, 4):
         image = angle - 2.0 * math.pi * k
         weight = torch.exp(2.0 * math.pi * k * (angle - math.pi * k) / level.square())
         weight = weight if k % 2 == 0 else -weight
@@ -134,23 +131,28 @@ class RotationDiffusion(nn.Module):
     ----------
     sigma_first, sigma_last : float
         Noise levels [rad] at diffusion times 0 and 1; between them exp(sigma) grows evenly.
+    randomness : float
+        Of a step back: with 0 it follows the probability flow, with 1 it adds all the noise that the clean rotation
+        leaves open.
 
     Raises
     ------
     LatentError
-        The levels do not rise, or go beyond 3.
+        The levels do not rise, or go beyond 3, or the randomness is not from 0 to 1.
 
     Source: ConfRover, table 6 ("logarithmic" 0.1 to 1.5); J. Yim et al. (2023).
     """
 
-    def __init__(self, sigma_first: float = 0.1, sigma_last: float = 1.5):
+    def __init__(self, sigma_first: float = 0.1, sigma_last: float = 1.5, randomness: float = RANDOMNESS):
         super().__init__()
         require(
             0.0 < sigma_first < sigma_last <= 3.0,
             f"sigma_first and sigma_last must rise between 0 and 3 rad, got {sigma_first} and {sigma_last}; 0.1 and "
             f"1.5 are usual",
         )
-        self.first, self.last = float(sigma_first), float(sigma_last)
+        require(0.0 <= randomness <= 1.0, f"randomness must lie between 0 and 1, got {randomness}")
+        self.first, self.last, self.randomness = float(sigma_first), float(sigma_last), float(randomness)
+        self.n_levels, self.n_lengths, self.longest = _N_LEVELS, _N_LENGTHS, _LONGEST  # as TorchScript reads them
         levels = torch.linspace(math.log(sigma_first), math.log(sigma_last), _N_LEVELS, dtype=torch.float64).exp()
         angles, squares = _tables(levels)
         self.register_buffer("angles", angles.float())  # (n_levels, n_lengths) [rad]
@@ -168,8 +170,8 @@ class RotationDiffusion(nn.Module):
 
     def _places(self, level: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
         """Return the row of the tables below a noise level, and the share of the next one: (b,) -> (b,), (b,)."""
-        place = (level / self.first).log() / math.log(self.last / self.first) * (_N_LEVELS - 1)
-        row = place.floor().clamp(min=0, max=_N_LEVELS - 2)
+        place = (level / self.first).log() / math.log(self.last / self.first) * (self.n_levels - 1)
+        row = place.floor().clamp(min=0, max=self.n_levels - 2)
         return row.long(), (place - row).clamp(min=0.0, max=1.0)
 
     def _turned(self, normals: Tensor, table: Tensor) -> Tensor:
@@ -179,7 +181,7 @@ class RotationDiffusion(nn.Module):
         cumulative probability.
         """
         length = normals.double().square().sum(dim=-1).clamp(min=1e-24).sqrt()  # (b, ...)
-        place = (length / _LONGEST * (_N_LENGTHS - 1)).clamp(max=_N_LENGTHS - 1.000001)
+        place = (length / self.longest * (self.n_lengths - 1)).clamp(max=self.n_lengths - 1.000001)
         column = place.floor()
         flat = column.long().view(length.shape[0], -1)
         below, above = table.gather(1, flat).view_as(length), table.gather(1, flat + 1).view_as(length)
@@ -276,15 +278,16 @@ class RotationDiffusion(nn.Module):
     ) -> Tensor:
         """Return rotations at an earlier diffusion time, given the score (b, ..., 3) [rad^-1]; see `reverse_step`.
 
-        DISCREPANCY(ConfRover, 200 Euler steps): the step takes the noise that is added between the two times as a
-        whole, not its rate at the start, and of its variance the share that is left when the clean rotation is known.
-        So a single clean rotation is met with any number of steps (while angles are small), and with many both steps
-        are the same.
+        DISCREPANCY(ConfRover, 200 Euler steps): the step takes the noise that was added between the two times as a
+        whole, not its rate at the start, and puts part of it back, by `randomness`. So a single clean rotation is met
+        with any number of steps (while angles are small), whatever the randomness; with many, the step with
+        randomness 1 is Euler's. Source: J. Song et al., Denoising Diffusion Implicit Models, equation 12 (2021), for
+        variance that explodes, on SO(3).
         """
         before, after = self.noise_level(next_time), self.noise_level(diffusion_time)
-        gained = (after.square() - before.square()).clamp(min=0.0)
-        size = self._at(gained.sqrt() * before / after, normals)
-        turn = self._at(gained, normals) * score.double() + size * normals.double()
+        added = before.square() * (1.0 - (before / after).square()).clamp(min=0.0) * self.randomness * self.randomness
+        share = 1.0 - (before.square() - added).clamp(min=0.0).sqrt() / after
+        turn = self._at(after.square() * share, normals) * score.double() + self._at(added.sqrt(), normals) * normals
         return torch.matmul(noisy.double(), rotation_matrices(turn)).to(noisy.dtype)
 
 

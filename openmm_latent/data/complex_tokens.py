@@ -26,7 +26,7 @@ from openmm_latent.data.residue_slots import standard_name
 from openmm_latent.data.sdf import AROMATIC, match_molecule, read_sdf
 from openmm_latent.errors import LatentError, require
 from openmm_latent.nn.residue_geometry import CA, CB, N_SLOTS, RESIDUE_NAMES, UNKNOWN, C, N, residue_tables
-from openmm_latent.topology import heavy_atoms
+from openmm_latent.topology import SOLVENT, heavy_atoms
 
 #: Token type of a single atom; below it, places in `RESIDUE_NAMES`.
 ATOM = UNKNOWN
@@ -215,6 +215,39 @@ def read_tokens(
     )
 
 
+def name_elements(topology: app.Topology, system: openmm.System) -> None:
+    """Write elements into a topology, in place, where it has none but the System has a mass: some prmtop files.
+
+    Raises
+    ------
+    LatentError
+        The System is of another topology.
+    """
+    _require_fit(system, topology.getNumAtoms())
+    for atom in topology.atoms():
+        mass = system.getParticleMass(atom.index)._value
+        if atom.element is None and mass > 0:
+            atom.element = app.Element.getByMass(mass)
+
+
+def _require_elements(topology: app.Topology) -> None:
+    """Refuse atoms without an element outside water: nothing tells them from virtual sites, and they would be lost."""
+    for atom in topology.atoms():
+        require(
+            atom.element is not None or atom.residue.name in SOLVENT,
+            f"topology has {atom.name} of residue {atom.residue.name} {atom.residue.id} without an element, as some "
+            f"prmtop files; call name_elements(topology, system) first, which reads masses",
+        )
+
+
+def _require_fit(system: openmm.System, n_atoms: int) -> None:
+    require(
+        system.getNumParticles() == n_atoms,
+        f"system has {system.getNumParticles()} particles, but the topology has {n_atoms} atoms; pass the topology "
+        f"from which the System was made",
+    )
+
+
 def _bonds_of(topology: app.Topology, place: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[int, int]]:
     """Return bonds between heavy atoms and their orders, hydrogens an atom, and the heavy atom of each hydrogen."""
     bonds, orders, carrier = [], [], {}
@@ -299,11 +332,7 @@ def _require_bonds(
 
 def _charges_of(system: openmm.System, atoms: np.ndarray, carrier: dict[int, int], place: np.ndarray) -> np.ndarray:
     """Return partial charges of heavy atoms with their hydrogens, (n_atoms,) [e]."""
-    require(
-        system.getNumParticles() == len(place),
-        f"system has {system.getNumParticles()} particles, but the topology has {len(place)} atoms; pass the topology "
-        f"from which the System was made",
-    )
+    _require_fit(system, len(place))
     forces = [force for force in system.getForces() if isinstance(force, openmm.NonbondedForce)]
     if not forces:
         raise LatentError(

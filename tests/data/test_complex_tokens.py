@@ -9,7 +9,7 @@ import toys
 from complexes import SDF, complex_system, load_complex
 from gaussian_proteins import load_two_chains
 from openmm_latent import LatentError
-from openmm_latent.data.complex_tokens import ATOM, NO_SLOT, read_tokens
+from openmm_latent.data.complex_tokens import ATOM, NO_SLOT, name_elements, read_tokens
 from openmm_latent.data.sdf import match_molecule, read_sdf
 
 TOPOLOGY, POSITIONS = load_complex()
@@ -133,6 +133,18 @@ def test_what_cannot_be_understood_is_refused_in_a_sentence(tmp_path):
         empty.addParticle(1.0)
     with pytest.raises(LatentError, match="system has no NonbondedForce to read charges from"):
         read_tokens(TOPOLOGY, empty)
+
+
+def test_atoms_without_element_get_it_from_their_mass_or_are_refused():
+    topology, _ = load_complex()
+    system = complex_system(topology)
+    next(atom for atom in topology.atoms() if atom.name == "O1").element = None
+    with pytest.raises(LatentError, match="has O1 of residue LIG 1 without an element, as some prmtop files"):
+        read_tokens(topology)
+    name_elements(topology, system)
+    assert read_tokens(topology).same_as(TOKENS)
+    with pytest.raises(LatentError, match="system has 31 particles, but the topology has 22 atoms"):
+        name_elements(toys.load_adp()[0], system)
 
 
 def test_bad_ligand_files_are_refused_in_a_sentence(tmp_path):

@@ -175,6 +175,7 @@ def read_tokens(
         There is nothing to model, a residue lacks its backbone, a ligand has no bonds, the System is of another
         topology, or an SDF file fits no residue.
     """
+    _require_elements(topology)
     atoms = np.array(heavy_atoms(topology), dtype=np.int64)
     require(len(atoms) > 0, "topology has no heavy atoms but those of water and ions; give a structure with a molecule")
     everything = list(topology.atoms())

@@ -82,9 +82,9 @@ def turned_by(rotations: Tensor, vectors: Tensor) -> Tensor:
 
 
 class DecoderBlock(nn.Module):
-    """Invariant point attention, a transformer, a transition, an update of frames and one of pairs."""
+    """Invariant point attention, a transformer, a transition and an update of frames: the last block."""
 
-    def __init__(self, config: ConfRoverConfig, is_last: bool):
+    def __init__(self, config: ConfRoverConfig):
         super().__init__()
         width = config.decoder_width
         self.attention = InvariantPointAttention(
@@ -99,18 +99,14 @@ class DecoderBlock(nn.Module):
         self.has_skip = config.skip_width > 0
         self.skip = nn.Linear(width, config.skip_width) if self.has_skip else nn.Identity()
         inner = width + config.skip_width
-        layers = [
-            SequenceTransformerLayer(inner, config.n_transformer_heads) for _ in range(config.n_transformer_layers)
-        ]
-        self.transformer = nn.Sequential(*layers)
+        n_layers, n_heads = config.n_transformer_layers, config.n_transformer_heads
+        self.transformer = nn.Sequential(*(SequenceTransformerLayer(inner, n_heads) for _ in range(n_layers)))
         self.from_transformer = nn.Linear(inner, width)
         self.transition = nn.Sequential(
             nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width)
         )
         self.transition_norm = nn.LayerNorm(width)
         self.to_frames = nn.Linear(width, 6)
-        self.pair_transition = nn.Identity() if is_last else PairTransition(width, config.decoder_pair_width)
-        self.updates_pairs = not is_last
         for last in (self.from_transformer, self.transition[-1], self.to_frames):  # a block starts by doing little
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
@@ -126,20 +122,21 @@ class DecoderBlock(nn.Module):
         shown = torch.cat([single, self.skip(start)], dim=-1) if self.has_skip else single
         single = single + self.from_transformer(self.transformer(shown))
         single = self.transition_norm(single + self.transition(single))
-        return single, self.to_frames(single), self.pair_transition_of(single, pair)
+        return single, self.to_frames(single), self.updated_pairs(single, pair)
 
-    def pair_transition_of(self, single: Tensor, pair: Tensor) -> Tensor:
-        """Update features of pairs, but for the last block, whose pairs nobody reads."""
+    def updated_pairs(self, single: Tensor, pair: Tensor) -> Tensor:
+        """Return features of pairs as they are: nobody reads those of the last block."""
         return pair
 
 
 class MiddleBlock(DecoderBlock):
-    """A block that others follow."""
+    """A block that others follow, and that updates features of pairs, too."""
 
     def __init__(self, config: ConfRoverConfig):
-        super().__init__(config, False)
+        super().__init__(config)
+        self.pair_transition = PairTransition(config.decoder_width, config.decoder_pair_width)
 
-    def pair_transition_of(self, single: Tensor, pair: Tensor) -> Tensor:
+    def updated_pairs(self, single: Tensor, pair: Tensor) -> Tensor:
         """Update features of pairs."""
         return self.pair_transition(single, pair)
 
@@ -189,7 +186,7 @@ class Decoder(nn.Module):
         self.context_to_single = nn.Sequential(nn.LayerNorm(config.width), nn.Linear(config.width, width))
         self.context_to_pair = nn.Sequential(nn.LayerNorm(config.width), nn.Linear(config.width, n_pair))
         n_middle = config.n_decoder_blocks - 1
-        self.blocks = nn.ModuleList([*(MiddleBlock(config) for _ in range(n_middle)), DecoderBlock(config, True)])
+        self.blocks = nn.ModuleList([*(MiddleBlock(config) for _ in range(n_middle)), DecoderBlock(config)])
         self.torsions = TorsionHead(width)
 
     def scales(self, diffusion_time: Tensor) -> Tuple[Tensor, Tensor, Tensor]:  # noqa: UP006

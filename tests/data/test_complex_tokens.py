@@ -139,7 +139,7 @@ def test_atoms_without_element_get_it_from_their_mass_or_are_refused():
     topology, _ = load_complex()
     system = complex_system(topology)
     next(atom for atom in topology.atoms() if atom.name == "O1").element = None
-    with pytest.raises(LatentError, match="has O1 of residue LIG 1 without an element, as some prmtop files"):
+    with pytest.raises(LatentError, match="has O1 of residue LIG 4 without an element, as some prmtop files"):
         read_tokens(topology)
     name_elements(topology, system)
     assert read_tokens(topology).same_as(TOKENS)

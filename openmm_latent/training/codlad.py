@@ -33,6 +33,7 @@ from openmm_latent.models.codlad.losses import (
 )
 from openmm_latent.nn.internal_coordinates import Chirality
 from openmm_latent.nn.residue_geometry import CA
+from openmm_latent.training.codlad_side_chains import exchange_side_chains
 
 _log = logging.getLogger(__name__)
 
@@ -109,7 +110,8 @@ def train_codlad_autoencoder(
         model.load_state_dict(found["model"])
         _log.info("autoencoder found in %s", files.done)
         return model.eval()
-    training = _Training(model.to(device), examples, validation, seed, device)
+    exchanged = exchange_side_chains(examples, chosen.n_exchanged, seed) if chosen.n_exchanged else []
+    training = _Training(model.to(device), [*examples, *exchanged], validation, seed, device)
     training.run(files, progress)
     return model.cpu().eval()
 
@@ -183,9 +185,15 @@ class _Training:
         groups = [{"params": decays}, {"params": others, "weight_decay": 0.0}]
         config = self.config
         self.optimiser = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
-        self.schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(
-            self.optimiser, factor=config.plateau_factor, patience=config.plateau_patience
-        )
+        self.schedule: torch.optim.lr_scheduler.LRScheduler
+        if config.rate_falls == "cosine":
+            self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
+                self.optimiser, config.n_epochs * config.steps_per_epoch, eta_min=0.02 * config.learning_rate
+            )
+        else:
+            self.schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(
+                self.optimiser, factor=config.plateau_factor, patience=config.plateau_patience
+            )
         self.uses_codes = True
         self.best: dict[str, Tensor] | None = None
         self.best_loss = float("inf")
@@ -200,7 +208,8 @@ class _Training:
             training, validated = float(np.mean(losses)), self._validate()
             # before codes, xyz and clash count, the loss is another one
             if self.uses_codes and epoch >= self.config.first_epoch_with_xyz:
-                self.schedule.step(validated if self.held_out else training)
+                if isinstance(self.schedule, torch.optim.lr_scheduler.ReduceLROnPlateau):
+                    self.schedule.step(validated if self.held_out else training)
                 if validated < self.best_loss:
                     self.best, self.best_loss = copy.deepcopy(self.model.state_dict()), validated
             self.course.append((training, validated))
@@ -238,7 +247,8 @@ class _Training:
             if not waiting:
                 waiting = torch.randperm(len(self.subjects), generator=generator).tolist()
             subject = self.subjects[waiting.pop()]
-            chosen = torch.randperm(len(subject.frames), generator=generator)[: self.config.batch_size]
+            n_frames = min(self.config.batch_size, max(1, self.config.residues_per_batch // len(subject.protein.types)))
+            chosen = torch.randperm(len(subject.frames), generator=generator)[:n_frames]
             yield subject, subject.frames[chosen].to(self.device)
 
     def _set_codes(self, epoch: int) -> None:
@@ -276,6 +286,8 @@ class _Training:
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
         self.optimiser.step()
+        if self.config.rate_falls == "cosine":
+            self.schedule.step()
         return float(loss.detach())
 
     @torch.no_grad()
@@ -387,6 +399,7 @@ def _code_digest() -> str:
     parts = "autoencoder config decoder encoder graphs losses quantiser".split()
     files = [root / "models" / "codlad" / f"{part}.py" for part in parts]
     files += [root / "nn" / "internal_coordinates.py", root / "nn" / "residue_geometry.py", Path(__file__)]
+    files.append(Path(__file__).with_name("codlad_side_chains.py"))
     digest = hashlib.sha256()
     for file in files:
         digest.update(file.read_bytes())

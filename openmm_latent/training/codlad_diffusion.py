@@ -145,11 +145,53 @@ def train_codlad_diffusion(
 
     Source: CODLAD, stage b. DISCREPANCY(CODLAD, batches): a batch holds frames of one protein.
     """
-    config = denoiser_config(autoencoder.config, n_steps)
     require(len(examples) > 0, "examples must hold at least one protein, got none; read some with read_protein_frames")
-    device = resolve_device(device)
-    encoder = copy.deepcopy(autoencoder).to(device).eval()
+    encoder = copy.deepcopy(autoencoder).to(resolve_device(device)).eval()
     taught, apart = ([encode_frames(encoder, example) for example in part] for part in (examples, validation))
+    return train_denoiser(
+        taught,
+        denoiser_config(autoencoder.config, n_steps),
+        apart=apart,
+        work_directory=work_directory,
+        seed=seed,
+        device=device,
+        resume=resume,
+        progress=progress,
+    )
+
+
+def train_denoiser(
+    taught: Sequence[EncodedFrames],
+    config: CODLADConfig,
+    *,
+    apart: Sequence[EncodedFrames] = (),
+    work_directory: str | Path | None = None,
+    seed: int = 1,
+    device: str = "auto",
+    resume: bool = True,
+    progress: Progress | None = None,
+) -> Denoiser:
+    """Train a denoiser on any numbers of residues, `config.n_latent` of each.
+
+    Parameters
+    ----------
+    taught, apart : sequence of EncodedFrames
+        To learn from, and to judge by; on the device.
+    config : CODLADConfig
+    work_directory, seed, device, resume, progress
+        As in `train_codlad_diffusion`.
+
+    Returns
+    -------
+    Denoiser
+        In evaluation mode, on the CPU.
+
+    Raises
+    ------
+    LatentError
+        The loss is no longer finite.
+    """
+    device = resolve_device(device)
     with torch.random.fork_rng(devices=[torch.cuda.current_device()] if device == "cuda" else []):
         torch.manual_seed(seed)
         denoiser = Denoiser(config).to(device)
@@ -270,7 +312,8 @@ class _Training:
         config = self.config
         generator = torch.Generator().manual_seed(1_000_003 * self.seed + self.done)
         shown = self.taught[int(torch.randint(len(self.taught), (), generator=generator))]
-        chosen = torch.randint(len(shown.codes), (config.diffusion_batch_size,), generator=generator)
+        n_frames = min(config.diffusion_batch_size, max(1, config.diffusion_residues // len(shown.protein.types)))
+        chosen = torch.randint(len(shown.codes), (n_frames,), generator=generator)
         self.denoiser.train()
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(config, self.done)

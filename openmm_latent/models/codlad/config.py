@@ -16,7 +16,8 @@ class CODLADConfig:
 
     Source: CODLAD; its published values are those of `CONFIGS["paper"]`.
     DISCREPANCY(CODLAD, settings): unpublished are the decoder's width and neighbours, hidden sizes, patience, the
-    length of an epoch, when a code counts as dead and when codes begin; the values here are ours.
+    length of an epoch, when a code counts as dead and when codes begin; the values here are ours. `tiny` also learns
+    from exchanged side chains, and its rate falls by a cosine: it has few proteins and few steps.
     """
 
     # latent: three numbers a residue, snapped to the nearest code
@@ -61,7 +62,10 @@ class CODLADConfig:
     n_epochs: int = 60
     steps_per_epoch: int = 100
     batch_size: int = 4  # frames of one protein
+    residues_per_batch: int = 256  # at most, where one frame has fewer: large proteins come with fewer frames
+    n_exchanged: int = 48  # frames of each protein with other side chains, learned from beside its own; may be 0
     learning_rate: float = 1e-3
+    rate_falls: str = "cosine"  # over all epochs, or "plateau": when the validation loss no longer gets better
     weight_decay: float = 0.01
     plateau_factor: float = 0.3
     plateau_patience: int = 8  # epochs without a better validation loss before the rate falls
@@ -77,7 +81,8 @@ class CODLADConfig:
     n_diffusion_steps: int = 1000
     n_sampling_steps: int = 50
     diffusion_steps: int = 4000  # training steps
-    diffusion_batch_size: int = 16
+    diffusion_batch_size: int = 16  # frames of one protein
+    diffusion_residues: int = 1024  # in a batch, at most, where one frame has fewer
     diffusion_rate: float = 1e-3
     diffusion_final_rate: float = 1e-5
     diffusion_warm_up: int = 200  # training steps
@@ -89,13 +94,13 @@ class CODLADConfig:
             n_latent n_codes dead_after n_scalars n_vectors max_degree n_encoder_layers embedding encoder_hidden
             decoder_width n_decoder_layers n_radial n_neighbours n_epochs steps_per_epoch batch_size plateau_patience
             denoiser_width n_denoiser_encoder_layers n_denoiser_decoder_layers n_denoiser_neighbours n_diffusion_steps
-            n_sampling_steps diffusion_steps diffusion_batch_size
+            n_sampling_steps diffusion_steps diffusion_batch_size residues_per_batch diffusion_residues
         """
         for name in counts.split():
             require(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
         weights = [f"{term}_weight" for term in TERMS]
         starts = ("first_epoch_with_codes", "first_epoch_with_xyz", "clash_doubles_after")
-        for name in ("commitment", "weight_decay", "diffusion_warm_up", *starts, *weights):
+        for name in ("commitment", "weight_decay", "diffusion_warm_up", "n_exchanged", *starts, *weights):
             require(getattr(self, name) >= 0, f"{name} must not be negative, got {getattr(self, name)}")
         positive = "atom_cutoff residue_cutoff clash_distance clash_distance_n_o learning_rate gradient_clip"
         for name in f"{positive} diffusion_rate diffusion_final_rate".split():
@@ -107,6 +112,10 @@ class CODLADConfig:
             len(self.terms) > 0 and not unknown,
             f"terms must be some of {', '.join(TERMS)}, got {', '.join(self.terms) or 'none'}; leave out the terms to "
             f"do without",
+        )
+        require(
+            self.rate_falls in ("cosine", "plateau"),
+            f"rate_falls must be 'cosine' or 'plateau', got {self.rate_falls!r}; the paper's is 'plateau'",
         )
         require(
             self.n_sampling_steps <= self.n_diffusion_steps,
@@ -131,6 +140,9 @@ CONFIGS: dict[str, CODLADConfig] = {
         n_neighbours=64,
         n_epochs=100,
         steps_per_epoch=1000,
+        residues_per_batch=4096,
+        n_exchanged=0,
+        rate_falls="plateau",
         denoiser_width=128,
         n_denoiser_encoder_layers=3,
         n_denoiser_decoder_layers=3,
@@ -138,6 +150,7 @@ CONFIGS: dict[str, CODLADConfig] = {
         n_sampling_steps=100,
         diffusion_steps=800_000,
         diffusion_batch_size=128,
+        diffusion_residues=65_536,
         diffusion_rate=3e-4,
         diffusion_warm_up=80_000,
         diffusion_average=0.9999,

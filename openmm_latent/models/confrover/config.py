@@ -77,6 +77,24 @@ class ConfRoverConfig:
     n_sampling_steps: int = 50
     position_scale: float = 0.6  # [nm] spread of one coordinate of Cα about their centre, for the preconditioning
 
+    # training
+    n_frames: int = 8  # of a window
+    max_stride: int = 1024  # between frames of a window, in frame spacings
+    n_windows: int = 2  # of one protein in a step of the trajectory and interpolation objectives
+    n_singles: int = 16  # frames of one protein in a step of the single-frame objective
+    n_draws: int = 2  # diffusion times at which each of them is shown
+    n_steps: int = 4000
+    learning_rate: float = 2e-3
+    final_rate: float = 5e-5
+    warm_up: int = 100  # steps
+    gradient_clip: float = 1.0
+    average: float = 0.998  # of the running mean of weights
+    rotation_weight: float = 1.0  # of losses, beside 1 for positions
+    torsion_weight: float = 0.5
+    contact_weight: float = 0.25  # of distances between near backbone atoms, at the last diffusion times
+    least_masked: float = 0.45  # share of masked frames of the masked variant, when training begins
+    most_masked: float = 0.88  # and when it ends
+
     def __post_init__(self) -> None:
         """Refuse values that cannot work, each with its sentence."""
         counts = """
@@ -84,6 +102,7 @@ class ConfRoverConfig:
             width n_temporal_layers temporal_hidden n_temporal_heads layers_per_pairformer n_single_heads
             n_triangle_heads triangle_head_width transition_factor n_context decoder_width decoder_pair_width
             n_decoder_blocks n_decoder_heads n_scalar n_query_points n_value_points n_transformer_heads n_sampling_steps
+            max_stride n_windows n_singles n_draws n_steps
         """
         for name in counts.split():
             require(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
@@ -115,6 +134,14 @@ class ConfRoverConfig:
             f"{self.decoder_width + self.skip_width}",
         )
         require(0.0 <= self.dropout < 1.0, f"dropout must lie between 0 and 1, got {self.dropout}; 0.25 is published")
+        require(self.n_frames >= 2, f"n_frames must be at least 2, got {self.n_frames}; 8 is published")
+        for name in "learning_rate final_rate gradient_clip".split():
+            require(getattr(self, name) > 0, f"{name} must be positive, got {getattr(self, name)}")
+        require(0.0 <= self.average < 1.0, f"average must lie between 0 and 1, got {self.average}; 0.999 is usual")
+        require(
+            0.0 < self.least_masked <= self.most_masked < 1.0,
+            f"least_masked and most_masked must rise between 0 and 1, got {self.least_masked} and {self.most_masked}",
+        )
         require(
             self.least_diffusion_time < 1.0,
             f"least_diffusion_time must be less than 1, got {self.least_diffusion_time}; 0.01 is published",
@@ -161,5 +188,12 @@ CONFIGS: dict[str, ConfRoverConfig] = {
         skip_width=64,
         uses_preconditioning=False,
         n_sampling_steps=200,
+        n_windows=1,
+        n_singles=8,
+        n_draws=1,
+        n_steps=194_400,
+        learning_rate=1e-4,
+        final_rate=1e-4,
+        average=0.999,
     ),
 }

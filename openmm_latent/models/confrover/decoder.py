@@ -176,6 +176,7 @@ class Decoder(nn.Module):
         super().__init__()
         width, n_pair = config.decoder_width, config.decoder_pair_width
         self.uses_preconditioning, self.spread = config.uses_preconditioning, config.position_scale
+        self.time_width = _TIME_WIDTH
         self.translations = TranslationDiffusion(config.beta_first, config.beta_last)
         self.noise_of_rotations = RotationDiffusion(config.sigma_first, config.sigma_last)
         self.geometry = PairGeometry(config)
@@ -233,7 +234,7 @@ class Decoder(nn.Module):
         torsions : Tensor
             (b, n, 7, 2) sines and cosines
         """
-        time = waves(1000.0 * diffusion_time, _TIME_WIDTH, 10_000.0)  # (b, _TIME_WIDTH)
+        time = waves(1000.0 * diffusion_time, self.time_width, 10_000.0)  # (b, time_width)
         keep, scale, turn_scale = self.scales(diffusion_time)
         centre = noisy_ca.mean(dim=1, keepdim=True)
         rotations, ca = noisy_rotations, noisy_ca - centre

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from openmm_latent.models.confrover.config import ConfRoverConfig
-from openmm_latent.models.confrover.geometry import PairGeometry, pseudo_cb
+from openmm_latent.models.confrover.geometry import PairGeometry
 from openmm_latent.nn.pair_blocks import PairBlock
 from openmm_latent.nn.residue_geometry import UNKNOWN
 
@@ -103,7 +103,7 @@ class FrameEncoder(nn.Module):
     def __init__(self, config: ConfRoverConfig):
         super().__init__()
         self.geometry = PairGeometry(config)
-        self.uses_torsions = config.uses_orientations
+        self.uses_torsions, self.most_pairs = config.uses_orientations, MOST_PAIRS
         width = config.encoder_width
         self.embed = nn.Linear(self.geometry.n_features, width)
         self.blocks = nn.ModuleList(
@@ -154,11 +154,11 @@ class FrameEncoder(nn.Module):
         shown = is_masked.logical_not().to(ca.dtype).view(-1, 1, 1)
         singles: List[Tensor] = []  # noqa: UP006
         pairs: List[Tensor] = []  # noqa: UP006
-        n_at_once = max(1, MOST_PAIRS // (ca.shape[1] * ca.shape[1]))
+        n_at_once = max(1, self.most_pairs // (ca.shape[1] * ca.shape[1]))
         for first in range(0, ca.shape[0], n_at_once):
             last = min(ca.shape[0], first + n_at_once)
             visible = shown[first:last]
-            seen = self.geometry(rotations[first:last], pseudo_cb(rotations[first:last], ca[first:last]))
+            seen = self.geometry(rotations[first:last], self.geometry.cb(rotations[first:last], ca[first:last]))
             pair = self.embed(seen * visible.unsqueeze(-1))
             whole = torch.ones_like(pair[..., 0])
             for block in self.blocks:

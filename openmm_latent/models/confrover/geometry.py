@@ -17,11 +17,6 @@ _CB = (-0.0529, -0.0774, -0.1205)
 _N_ORIENTATION = 3 + 3 + 9
 
 
-def pseudo_cb(rotations: Tensor, ca: Tensor) -> Tensor:
-    """Return where Cβ would be: (..., n, 3, 3), (..., n, 3) [nm] -> (..., n, 3) [nm]."""
-    return ca + torch.matmul(rotations, torch.tensor(_CB, dtype=ca.dtype, device=ca.device))
-
-
 class PairGeometry(nn.Module):
     """Distances of pairs in bins and, where the configuration has it, directions in local frames.
 
@@ -41,6 +36,11 @@ class PairGeometry(nn.Module):
         bins = torch.linspace(config.least_distance, config.largest_distance, config.n_distance_bins)
         self.spacing = float((config.largest_distance - config.least_distance) / max(1, config.n_distance_bins - 1))
         self.register_buffer("bins", bins, persistent=False)
+        self.register_buffer("local_cb", torch.tensor(_CB), persistent=False)
+
+    def cb(self, rotations: Tensor, ca: Tensor) -> Tensor:
+        """Return where Cβ would be: (..., n, 3, 3), (..., n, 3) [nm] -> (..., n, 3) [nm]."""
+        return ca + torch.matmul(rotations, self.local_cb.to(ca.dtype))
 
     def forward(self, rotations: Tensor, points: Tensor) -> Tensor:
         """Return features of pairs.

@@ -43,6 +43,11 @@ class CleanFrames:
         """Return frames of windows, (b, f, ...), as (b f, ...)."""
         return CleanFrames(self.rotations.flatten(0, 1), self.ca.flatten(0, 1), self.torsions.flatten(0, 1))
 
+    def joined(self, others: CleanFrames) -> CleanFrames:
+        """Return these frames and then others, (b, ...)."""
+        pairs = ((self.rotations, others.rotations), (self.ca, others.ca), (self.torsions, others.torsions))
+        return CleanFrames(*(torch.cat(pair) for pair in pairs))
+
     def repeated(self, count: int) -> CleanFrames:
         """Return each of (b, ...) frames `count` times, one after another."""
         parts = (part.repeat_interleave(count, dim=0) for part in (self.rotations, self.ca, self.torsions))

@@ -47,6 +47,7 @@ class TrajectoryBlock(nn.Module):
             config.transition_factor,
             config.dropout,
         )
+        self.most_pairs = MOST_PAIRS
         self.layers = nn.ModuleList(
             TemporalLayer(config.width, config.temporal_hidden, config.n_temporal_heads, config.rotary_base)
             for _ in range(n_layers)
@@ -55,7 +56,7 @@ class TrajectoryBlock(nn.Module):
     def within_frames(self, single: Tensor, pair: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
         """Update frames one by one: (b, n, c), (b, n, n, c)."""
         mask = torch.ones_like(single[..., 0], dtype=torch.bool)
-        n_at_once = max(1, MOST_PAIRS // (single.shape[1] * single.shape[1]))
+        n_at_once = max(1, self.most_pairs // (single.shape[1] * single.shape[1]))
         if single.shape[0] <= n_at_once:
             return self.pairformer(single, pair, mask)
         singles: List[Tensor] = []  # noqa: UP006
@@ -78,7 +79,7 @@ class TrajectoryBlock(nn.Module):
         n_batch, n_frames, n, width = single.shape
         single, pair = self.within_frames(single.flatten(0, 1), pair.flatten(0, 1))
         tokens = tokens_of(single.view(n_batch, n_frames, n, width), pair.reshape(n_batch, n_frames, n, n, width))
-        n_at_once = max(1, MOST_PAIRS // (n_batch * n_frames))
+        n_at_once = max(1, self.most_pairs // (n_batch * n_frames))
         done: List[Tensor] = []  # noqa: UP006
         for some in tokens.split(n_at_once, dim=1):
             for layer in self.layers:
@@ -120,13 +121,14 @@ class TrajectoryModule(nn.Module):
         self.blocks = nn.ModuleList(
             TrajectoryBlock(config, min(self.layers_per_block, self.n_layers - start)) for start in starts
         )
+        self.gap_width = _GAP_WIDTH
         self.gap_to_single = nn.Linear(_GAP_WIDTH, config.width)
         self.gap_to_pair = nn.Linear(_GAP_WIDTH, config.width)
 
     def _with_gaps(self, single: Tensor, pair: Tensor, gaps: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
         """Tell (b, n, c) and (b, n, n, c) how far ahead the frame lies that they predict, (b,); 0 is not told."""
         is_told = (gaps > 0).to(single.dtype).unsqueeze(-1)
-        told = waves(8.0 * torch.log(gaps.clamp(min=1e-3)), _GAP_WIDTH, 30.0)
+        told = waves(8.0 * torch.log(gaps.clamp(min=1e-3)), self.gap_width, 30.0)
         to_single, to_pair = is_told * self.gap_to_single(told), is_told * self.gap_to_pair(told)
         return single + to_single.unsqueeze(1), pair + to_pair.unsqueeze(1).unsqueeze(1)
 

@@ -1,0 +1,248 @@
+"""Training ConfRover: it learns what follows what, repeats, resumes where it was; what is refused."""
+
+import dataclasses
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from openmm_latent.data.frame_windows import ProteinRuns
+from openmm_latent.errors import LatentError
+from openmm_latent.models.confrover import CONFIGS, load_weights
+from openmm_latent.models.confrover.losses import FrameLoss
+from openmm_latent.models.confrover.sampler import FrameSampler
+from openmm_latent.nn.frame_coordinates import FrameCoordinates
+from openmm_latent.nn.residue_geometry import describe_residues
+from openmm_latent.training.confrover import OBJECTIVES, learning_rate, train_confrover
+from trace_peptides import peptide_frames, types_of
+
+SMALL = dataclasses.replace(
+    CONFIGS["tiny"],
+    n_distance_bins=12,
+    encoder_width=8,
+    encoder_head_width=4,
+    width=16,
+    n_temporal_layers=2,
+    temporal_hidden=16,
+    n_temporal_heads=2,
+    n_single_heads=2,
+    n_triangle_heads=1,
+    triangle_head_width=8,
+    decoder_width=32,
+    decoder_pair_width=8,
+    n_decoder_blocks=2,
+    n_decoder_heads=2,
+    n_scalar=8,
+    n_query_points=2,
+    n_value_points=2,
+    skip_width=0,
+    n_frames=4,
+    n_windows=2,
+    n_singles=4,
+    n_draws=1,
+    max_stride=2,
+    time_unit=1.0,
+    warm_up=5,
+    n_steps=8,
+)
+
+
+def swinging_runs(n_runs=2, n_frames=40, seed=1):
+    """Return runs of GAVL whose psi of the second residue swings back and forth between two values each frame."""
+    rng = np.random.default_rng(seed)
+    residues = describe_residues(types_of("GAVL"))
+    start = torch.tensor(peptide_frames("GAVL").positions)
+    coordinates = FrameCoordinates(residues)
+    from openmm_latent.nn.frame_coordinates import residue_frames
+
+    rotations, ca = residue_frames(start)
+    torsions = coordinates.torsions(start)
+    runs = []
+    for _ in range(n_runs):
+        bend = torch.tensor(np.where((np.arange(n_frames) + rng.integers(2)) % 2, 0.9, -0.9))
+        turn = torch.zeros(n_frames, 3, 3)
+        turn[:, 0, 0] = 1.0
+        turn[:, 1, 1] = turn[:, 2, 2] = bend.cos()
+        turn[:, 2, 1], turn[:, 1, 2] = bend.sin(), -bend.sin()
+        turned = rotations.expand(n_frames, -1, -1, -1).clone()
+        moved = ca.expand(n_frames, -1, -1).clone()
+        hinge, frame = ca[0, 1], rotations[0, 1]
+        whole = frame @ turn @ frame.T
+        turned[:, 2:] = whole.unsqueeze(1) @ turned[:, 2:]
+        moved[:, 2:] = torch.einsum("fij,fnj->fni", whole, moved[:, 2:] - hinge) + hinge
+        moved = moved + 0.003 * torch.tensor(rng.normal(size=moved.shape), dtype=torch.float32)
+        runs.append(coordinates.to_cartesian(turned, moved, torsions.expand(n_frames, -1, -1)).numpy())
+    return ProteinRuns("swing", residues, np.zeros((0, 2), dtype=int), tuple(runs), 1.0)
+
+
+RUNS = swinging_runs()
+
+
+def same(one, other):
+    theirs = other.state_dict()
+    return all(torch.equal(value, theirs[name]) for name, value in one.state_dict().items())
+
+
+# ---- losses ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_loss_of_the_truth_is_nothing_and_grows_with_every_error():
+    loss = FrameLoss(SMALL, RUNS.residues)
+    clean = loss.clean(torch.tensor(RUNS.runs[0][:6]))
+    time = torch.tensor([0.01, 0.1, 0.2, 0.4, 0.7, 1.0])
+    rotations, _ = loss.noised(clean, torch.randn(6, 4, 6, generator=torch.Generator().manual_seed(1)), time)
+    sines = torch.stack([clean.torsions.sin(), clean.torsions.cos()], dim=-1)
+    truth = clean.rotations, clean.ca, sines
+    for name, term in loss(truth, clean, rotations, time).items():
+        assert float(term.abs().max()) < 1e-5, name
+    wrong = {
+        "position": (clean.rotations, clean.ca + 0.01, sines),
+        "rotation": (rotations, clean.ca, sines),
+        "torsion": (clean.rotations, clean.ca, sines.flip(-1)),
+        "contact": (clean.rotations, 1.1 * clean.ca, sines),
+    }
+    for name, given in wrong.items():
+        terms = loss(given, clean, rotations, time)
+        late = time < 0.25 if name == "contact" else time > 0
+        assert bool((terms[name][late] > 1e-4).all()), name
+        assert bool((loss.total(terms) > 0).all())
+    assert not bool(loss(wrong["contact"], clean, rotations, time)["contact"][3:].any())
+
+
+def test_half_a_turn_of_a_flat_ring_counts_for_nothing():
+    frames = peptide_frames("FVF", 3)
+    loss = FrameLoss(SMALL, frames.residues)
+    clean = loss.clean(torch.tensor(frames.positions))
+    turned = clean.torsions.clone()
+    turned[:, [0, 2], 4] += np.pi  # chi2 of PHE
+    sines = torch.stack([turned.sin(), turned.cos()], dim=-1)
+    time = torch.full((3,), 0.5)
+    assert float(loss((clean.rotations, clean.ca, sines), clean, clean.rotations, time)["torsion"].abs().max()) < 1e-5
+    turned[:, 1, 3] += np.pi  # chi1 of VAL
+    sines = torch.stack([turned.sin(), turned.cos()], dim=-1)
+    assert float(loss((clean.rotations, clean.ca, sines), clean, clean.rotations, time)["torsion"].min()) > 0.05
+
+
+def test_the_loss_does_not_change_with_the_axes():
+    loss = FrameLoss(SMALL, RUNS.residues)
+    turn = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(2)))[0]
+    turn = turn * torch.det(turn)
+    positions = torch.tensor(RUNS.runs[0][:2])
+    clean, turned = loss.clean(positions), loss.clean(positions @ turn.T + 1.0)
+    torch.testing.assert_close(turned.rotations, turn @ clean.rotations, atol=1e-5, rtol=0)
+    torch.testing.assert_close(turned.ca, clean.ca @ turn.T, atol=1e-5, rtol=0)
+    torch.testing.assert_close(turned.torsions, clean.torsions, atol=1e-4, rtol=0)
+
+
+# ---- training --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_it_learns_which_frame_follows_which():
+    """The hinge swings over each frame: after one side comes the other. By chance 24 of 24 right: 1 in 10^7."""
+    config = dataclasses.replace(SMALL, max_stride=1, n_draws=4, n_steps=500, learning_rate=5e-3, average=0.97)
+    losses = []
+    model = train_confrover(
+        [RUNS], config=config, objectives=["trajectory"], progress=lambda *told: losses.append(told[2])
+    )
+    assert losses[-1] < 0.5 * losses[0]
+    loss, sampler = FrameLoss(config, RUNS.residues), FrameSampler(model.decoder, config, 20).eval()
+    clean = loss.clean(torch.tensor(RUNS.runs[0][:24]))
+    one = torch.ones(24, 1)
+    with torch.no_grad():
+        sequence = model.embed(torch.tensor(RUNS.residues.types), torch.tensor(RUNS.residues.chains))
+        shown = clean.rotations[:, None], clean.ca[:, None], clean.torsions[:, None]
+        single, pair = model.context(*sequence, *shown, one, one, one < 0)
+        normals = torch.randn(24, 21, 4, 6, generator=torch.Generator().manual_seed(3))
+        ca = sampler(single[:, 0], pair[:, 0], *sequence, normals)[1]
+    ends = (ca[:, 0] - ca[:, 3]).norm(dim=-1)
+    true = (clean.ca[:, 0] - clean.ca[:, 3]).norm(dim=-1)
+    middle = 0.5 * (true.min() + true.max())
+    assert bool(((ends > middle) == (true < middle)).all())
+
+
+@pytest.mark.parametrize("objectives", [["trajectory"], ["single"], ["interpolation"], list(OBJECTIVES)])
+def test_training_repeats_and_objectives_differ(objectives):
+    first, again = (train_confrover([RUNS], config=SMALL, objectives=objectives, seed=2) for _ in range(2))
+    assert same(first, again)
+    other = train_confrover([RUNS], config=SMALL, objectives=["single", "trajectory"], seed=2)
+    assert not same(first, other)
+
+
+def test_interrupted_training_ends_where_it_would_have(tmp_path):
+    config = dataclasses.replace(SMALL, dropout=0.2)
+    whole = train_confrover([RUNS], config=config, validation=[RUNS.take([1])], seed=3)
+
+    class Stop(Exception):
+        pass
+
+    def stop(done, total, training, judged):
+        assert np.isfinite([training, judged]).all()
+        if done >= 4:
+            raise Stop
+
+    given = {"config": config, "validation": [RUNS.take([1])], "seed": 3, "work_directory": tmp_path}
+    with pytest.raises(Stop):
+        train_confrover([RUNS], progress=stop, **given)
+    told = []
+    assert same(whole, train_confrover([RUNS], progress=lambda done, *_: told.append(done), **given))
+    assert min(told) > 4
+    assert same(whole, train_confrover([RUNS], progress=lambda *_: pytest.fail("nothing was left to do"), **given))
+
+
+def test_training_goes_on_from_other_weights_and_leaves_them_alone():
+    first = train_confrover([RUNS], config=SMALL, seed=1)
+    before = {name: part.clone() for name, part in first.state_dict().items()}
+    one = dataclasses.replace(SMALL, n_steps=1, learning_rate=1e-6, warm_up=1, average=0.0)
+    second = train_confrover([RUNS], config=one, start=first, seed=2)
+    for name, part in second.state_dict().items():
+        torch.testing.assert_close(part, before[name], atol=1e-5, rtol=0)
+        assert torch.equal(first.state_dict()[name], before[name])
+    wider = dataclasses.replace(SMALL, decoder_width=48)
+    with pytest.raises(LatentError, match="start must have the sizes of config, got another network"):
+        train_confrover([RUNS], config=wider, start=first)
+
+
+def test_the_masked_variant_and_precomputed_features_train():
+    masked = train_confrover([RUNS], config=dataclasses.replace(SMALL, is_causal=False, n_steps=3))
+    assert not masked.config.is_causal
+    config = dataclasses.replace(SMALL, embedding="features", n_feature_single=5, n_feature_pair=3, n_steps=2)
+    features = {"swing": (torch.ones(4, 5), torch.ones(4, 4, 3))}
+    train_confrover([RUNS], config=config, features=features)
+    with pytest.raises(LatentError, match="features lack those of swing, which a configuration with embedding"):
+        train_confrover([RUNS], config=config)
+
+
+def test_weights_say_what_they_were_trained_on(tmp_path):
+    out = tmp_path / "swing.weights.pt"
+    model = train_confrover([RUNS], config=SMALL, out=out, facts={"temperature": 300.0}, objectives=["single"])
+    read, training = load_weights(out)
+    assert same(model, read)
+    assert training["proteins"] == {"swing": {"residues": 4, "frames": 80, "frame_spacing": 1.0}}
+    assert (training["temperature"], training["objectives"]) == (300.0, ["single"])
+    assert re.fullmatch("[0-9a-f]{64}", training["digest"])
+
+
+def test_the_learning_rate_rises_and_falls():
+    config = dataclasses.replace(SMALL, n_steps=1000, warm_up=100)
+    rates = [learning_rate(config, step) for step in range(1000)]
+    assert rates[0] == pytest.approx(config.learning_rate / 100)
+    assert int(np.argmax(rates)) in (99, 100)
+    assert rates[-1] == pytest.approx(config.final_rate, rel=0.1)
+
+
+def test_bad_arguments_are_told(tmp_path):
+    for given, sentence in (
+        ({"config": "huge"}, "config must be one of tiny, paper, got 'huge'"),
+        ({"objectives": ["dance"]}, "objectives must be some of trajectory, single, interpolation, got 'dance'"),
+        ({"objectives": []}, "objectives must be some of .*, got none"),
+        ({"out": tmp_path / "no" / "a.pt"}, "out: the folder .* does not exist"),
+    ):
+        with pytest.raises(LatentError, match=sentence):
+            train_confrover([RUNS], **{"config": SMALL, **given})
+    with pytest.raises(LatentError, match="examples must hold at least one protein, got none"):
+        train_confrover([], config=SMALL)
+    short = ProteinRuns(RUNS.name, RUNS.residues, RUNS.disulphides, (RUNS.runs[0][:3],), 1.0)
+    with pytest.raises(LatentError, match="runs of at most 3 frames, and a window needs 4"):
+        train_confrover([short], config=SMALL, objectives=["trajectory"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from openmm import app
 
 from openmm_latent.bundle import Manifest, load_bundle
 from openmm_latent.data.backbone import residue_type
+from openmm_latent.data.caps import CapBuilder
+from openmm_latent.data.residue_slots import standard_name
 from openmm_latent.data.traces import Trace
 from openmm_latent.errors import require
 from openmm_latent.models.codlad.module import BackmappedProtein
@@ -24,23 +26,26 @@ from openmm_latent.nn.residue_geometry import RESIDUE_NAMES
 _BATCH_ATOMS = 10_000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Backmapper:
     """Draws the heavy atoms of one protein on its traces.
 
     Attributes
     ----------
     topology : openmm.app.Topology
-        The atoms that are drawn, with bonds.
+        Heavy atoms with bonds; caps are among them, which are not drawn but built.
     module : torch module
         With the contract's `backmap`.
     n_noise : int
         Normals of one sample.
+    rows : ndarray of int
+        (n_inner,) where the module's output has each atom that is in no cap
     """
 
     topology: app.Topology
     module: Any
     n_noise: int
+    rows: np.ndarray
 
     def draw(self, frames: np.ndarray, n_samples: int = 1, seed: int = 1) -> Iterator[np.ndarray]:
         """Yield samples one by one: all of the first frame, then all of the next.
@@ -67,6 +72,7 @@ class Backmapper:
         """
         frames = np.asarray(frames)
         n_residues = sum(atom.name == "CA" for atom in self.topology.atoms())
+        caps = CapBuilder(self.topology)
         require(
             frames.ndim == 3 and frames.shape[1:] == (n_residues, 3) and bool(np.isfinite(frames).all()),
             f"frames must be finite and of shape (n_frames, n_residues={n_residues}, 3) [nm], got {frames.shape}; give "
@@ -79,7 +85,8 @@ class Backmapper:
             noise = np.stack([self._normals(seed, frame, sample) for frame, sample in batch])
             traces = torch.tensor(frames[[frame for frame, _ in batch]], dtype=torch.float32)
             with torch.no_grad():
-                yield from self.module.backmap(traces, torch.from_numpy(noise)).numpy()
+                drawn = self.module.backmap(traces, torch.from_numpy(noise)).numpy()
+            yield from map(caps, drawn[:, self.rows])
 
     def _normals(self, seed: int, frame: int, sample: int) -> np.ndarray:
         return np.random.default_rng([seed, frame, sample]).standard_normal(self.n_noise, dtype=np.float32)
@@ -105,10 +112,9 @@ def load_backmapper(model: str | Path, trace: Trace, n_steps: int | None = None)
     path = Path(model)
     require(path.is_file(), f"model {path} does not exist; check the name")
     if not _is_bundle(path):
-        module = BackmappedProtein(
-            load_weights(path)[0], trace.residues, np.flatnonzero(trace.residues.has_atom), n_steps
-        ).eval()
-        return Backmapper(trace.topology(), module, module.n_noise)
+        residues, slots = trace.residues, np.flatnonzero(trace.residues.has_atom)
+        module = BackmappedProtein(load_weights(path)[0], residues, slots, n_steps, trace.disulphides).eval()
+        return Backmapper(trace.topology(), module, module.n_noise, np.arange(len(slots)))
     bundle = load_bundle(path)
     manifest = bundle.manifest
     require(
@@ -120,8 +126,8 @@ def load_backmapper(model: str | Path, trace: Trace, n_steps: int | None = None)
         n_steps is None,
         f"n_steps is fixed in a bundle, got {n_steps} for '{bundle.name}'; leave it out, or give the weights",
     )
-    topology = _bundle_topology(manifest, bundle.name, trace)
-    return Backmapper(topology, bundle.module, manifest.noise_sizes["backmap"])
+    topology, rows = _bundle_topology(manifest, bundle.name, trace)
+    return Backmapper(topology, bundle.module, manifest.noise_sizes["backmap"], rows)
 
 
 def _is_bundle(path: Path) -> bool:
@@ -132,35 +138,46 @@ def _is_bundle(path: Path) -> bool:
         return any(name.endswith("/extra/manifest.json") for name in entries.namelist())
 
 
-def _bundle_topology(manifest: Manifest, name: str, trace: Trace) -> app.Topology:
-    """Return the model atoms of a bundle as a topology, if its residues are those of a trace."""
+def _bundle_topology(manifest: Manifest, name: str, trace: Trace) -> tuple[app.Topology, np.ndarray]:
+    """Return the topology of a trace and the row of each atom in a bundle's output, if the bundle is of its protein."""
     places: dict[tuple[int, int], list[int]] = {}
     for number, atom in enumerate(manifest.atoms):
         places.setdefault((int(atom.chain), atom.residue_index), []).append(number)
     kinds = [residue_type(manifest.atoms[numbers[0]].residue_name) for numbers in places.values()]
+    rows = [
+        {standard_name(manifest.atoms[row].name, kind): row for row in numbers}
+        for numbers, kind in zip(places.values(), kinds, strict=True)
+    ]
+    has_oxt = np.array(["OXT" in atoms for atoms in rows])
+    bridges = np.array(manifest.config.get("disulphides", []), dtype=np.int64).reshape(-1, 2)
+    chains = np.array([chain for chain, _ in places])
+    _require_same(trace, kinds, chains, bridges, has_oxt, f"the protein that bundle '{name}' was bound to")
+    bound = replace(trace, residues=replace(trace.residues, has_oxt=has_oxt), disulphides=bridges)
+    names = bound.residues.atom_names
+    order = [atoms[atom] for atoms, slots in zip(rows, names, strict=True) for atom in slots if atom]
+    return bound.topology(), np.array(order)
+
+
+def _require_same(
+    trace: Trace, kinds: list[int], chains: np.ndarray, bridges: np.ndarray, has_oxt: np.ndarray, protein: str
+) -> None:
+    """Refuse a trace of other residues (n_residues,), chains, disulphides or ends of chains than a bundle's."""
     types, again = trace.residues.types.tolist(), "give weights instead, or bind them to this protein"
-    require(
-        len(kinds) == len(types),
-        f"trace has {len(types)} residues, and bundle '{name}' was bound to a protein of {len(kinds)}; {again}",
-    )
+    require(len(kinds) == len(types), f"trace has {len(types)} residues, and {protein} has {len(kinds)}; {again}")
     other = next((i for i, pair in enumerate(zip(types, kinds, strict=True)) if pair[0] != pair[1]), None)
     require(
         other is None,
-        f"trace has {RESIDUE_NAMES[types[other or 0]]} as residue {(other or 0) + 1}, where the protein that bundle "
-        f"'{name}' was bound to has {RESIDUE_NAMES[kinds[other or 0]]}; {again}",
+        f"trace has {RESIDUE_NAMES[types[other or 0]]} as residue {(other or 0) + 1}, where {protein} has "
+        f"{RESIDUE_NAMES[kinds[other or 0]]}; {again}",
     )
-    chains = np.array([chain for chain, _ in places])
     require(
         np.array_equal(np.diff(chains) != 0, np.diff(trace.residues.chains) != 0),
-        f"trace ends its chains after other residues than the protein that bundle '{name}' was bound to; {again}",
+        f"trace ends its chains after other residues than {protein}; {again}",
     )
-    topology, last = app.Topology(), None
-    for (chain, _), numbers, kind, label in zip(places, places.values(), kinds, trace.labels, strict=True):
-        if chain != last:
-            added, last = topology.addChain(label[0]), chain
-        residue = topology.addResidue(RESIDUE_NAMES[kind], added, label[1])
-        for atom in numbers:
-            record = manifest.atoms[atom]
-            topology.addAtom(record.name, app.Element.getBySymbol(record.element), residue)
-    topology.createStandardBonds()
-    return topology
+    wanted = {frozenset(pair) for pair in trace.disulphides.tolist()}
+    require(
+        not wanted or wanted == {frozenset(pair) for pair in bridges.tolist()},
+        f"trace has {len(wanted)} disulphides, other ones than the {len(bridges)} of {protein}; {again}",
+    )
+    capped = next((i for i, (_, after) in enumerate(trace.caps) if after and has_oxt[i]), None)
+    require(capped is None, f"trace has a cap after residue {(capped or 0) + 1}, where {protein} ends in OXT; {again}")

@@ -87,6 +87,8 @@ def trace_topology(topology, positions):
     for chain in topology.chains():
         copied = trace.addChain(chain.id)
         for residue in chain.residues():
-            cas += [atom.index for atom in residue.atoms() if atom.name == "CA"]
-            trace.addAtom("CA", app.element.carbon, trace.addResidue(residue.name, copied, residue.id))
+            for atom in residue.atoms():
+                if atom.name == "CA":
+                    cas.append(atom.index)
+                    trace.addAtom("CA", app.element.carbon, trace.addResidue(residue.name, copied, residue.id))
     return trace, np.asarray(positions)[cas]

@@ -154,7 +154,7 @@ def test_a_bundle_of_another_protein_is_refused(bound):
         load_backmapper(bound, read_trace(other, positions))
     shorter = describe_residues(read_trace(CA_TOPOLOGY, CAS).residues.types[:8])
     topology = heavy_topology(shorter, [("A", str(i)) for i in range(8)])
-    with pytest.raises(LatentError, match=r"trace has 8 residues, and bundle .* was bound to a protein of 13"):
+    with pytest.raises(LatentError, match=r"trace has 8 residues, and the protein that bundle .* was bound to has 13"):
         load_backmapper(bound, read_trace(topology, np.zeros((topology.getNumAtoms(), 3))))
 
 

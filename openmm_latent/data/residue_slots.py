@@ -20,6 +20,7 @@ from openmm import app
 
 from openmm_latent.data.backbone import UNKNOWN, residue_type
 from openmm_latent.data.datasets import DataSet, Entry, runs_at
+from openmm_latent.data.disulphides import bonded_sulphurs
 from openmm_latent.data.trajectories import TrajectorySet
 from openmm_latent.errors import LatentError, require
 from openmm_latent.geometry import dihedrals
@@ -43,8 +44,8 @@ from openmm_latent.topology import CAPS, SOLVENT
 OTHERS = ("refuse", "leave out")
 #: Names of other force fields.
 _SAME = {"OT1": "O", "OT2": "OXT", "OC1": "O", "OC2": "OXT", "O1": "O", "O2": "OXT"}
-#: C and N of two residues farther apart are not bonded, nor are two SG [nm].
-_LONGEST_PEPTIDE, _LONGEST_DISULPHIDE = 0.25, 0.25
+#: C and N of two residues farther apart are not bonded [nm].
+_LONGEST_PEPTIDE = 0.25
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,8 @@ def read_residue_slots(topology: app.Topology, positions: np.ndarray, *, others:
     require(len(types) > 0, "topology has no protein residues with all their heavy atoms; give that of a protein")
     places = np.asarray(positions, dtype=np.float64)
     residues = _connected(np.array(types), np.array(chains), np.stack(atoms), places)
-    return ResidueSlots(residues, np.stack(atoms), _disulphides(topology, residues, np.stack(atoms), places))
+    sulphurs = {int(atoms[place][SG]): int(place) for place in np.flatnonzero(residues.types == CYSTEINE)}
+    return ResidueSlots(residues, np.stack(atoms), bonded_sulphurs(topology, sulphurs, places))
 
 
 def _slots_of(residue: app.topology.Residue, kind: int, may_differ: bool) -> np.ndarray | None:
@@ -181,26 +183,6 @@ def _connected(types: np.ndarray, chains: np.ndarray, atoms: np.ndarray, positio
     gap = np.linalg.norm(positions[atoms[1:, N]] - positions[atoms[:-1, C]], axis=1)
     is_joined = np.concatenate([[False], (chains[1:] == chains[:-1]) & (gap < _LONGEST_PEPTIDE)])
     return describe_residues(types, chains, is_joined, atoms[:, OXT] >= 0)
-
-
-def _disulphides(topology: app.Topology, residues: Residues, atoms: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    """Return pairs of cysteines whose SG are bonded: by the topology or, where it says nothing, by their distance.
-
-    Each has one partner: bonds come first, then the nearest. Returns (n_disulphides, 2) residues.
-    """
-    where = np.flatnonzero(residues.types == CYSTEINE)
-    sulphurs = {int(atoms[place, SG]): int(place) for place in where}
-    bonds = [(a.index, b.index) for a, b in topology.bonds() if a.index in sulphurs and b.index in sulphurs]
-    places = positions[list(sulphurs)].reshape(-1, 3)
-    apart = np.linalg.norm(places[:, None] - places[None], axis=-1)
-    near = np.argwhere(np.triu(apart < _LONGEST_DISULPHIDE, 1))
-    near = near[np.argsort(apart[near[:, 0], near[:, 1]])]
-    found: list[tuple[int, int]] = []
-    for pair in [*bonds, *(tuple(list(sulphurs)[i] for i in row) for row in near)]:
-        first, second = sorted(sulphurs[atom] for atom in pair)
-        if not {first, second} & {place for bridge in found for place in bridge}:
-            found.append((first, second))
-    return np.array(sorted(found), dtype=np.int64).reshape(-1, 2)
 
 
 def exchange_symmetric(residues: Residues, positions: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass
 
 import numpy as np
 import openmm
@@ -12,21 +13,53 @@ from openmm_latent.data.forcefields import build_system, force_field
 from openmm_latent.data.platforms import choose_platform
 from openmm_latent.errors import LatentError, require
 from openmm_latent.geometry import dihedrals
+from openmm_latent.metrics.violations import CLOSE_CUTOFF, clash_counts
 from openmm_latent.topology import find_structure
 
 #: Of the harmonic restraint of each Cα [kJ/mol/nm^2]: 1 kT is 1 pm^2 away.
 STIFFNESS = 10_000.0
 #: Of the restraint that keeps a stereocentre's hand [kJ/mol/rad^2], and how far the centre may bend without [rad].
 _HAND_STIFFNESS, _HAND_FREE = 5000.0, 0.3
+#: The same of the restraint that keeps a peptide bond cis or trans.
+_OMEGA_STIFFNESS, _OMEGA_FREE = 1000.0, 0.35
+#: Cα atoms on both sides of a cis peptide bond are nearer than this [nm]: 0.29, and 0.38 of a trans one.
+_CIS = 0.34
 #: Where minimisation stops [kJ/mol/nm].
 _TOLERANCE = 10.0
+_RESTRAINT_GROUP = 31
+
+
+@dataclass(frozen=True)
+class Relaxation:
+    """What minimisation made of a frame.
+
+    Attributes
+    ----------
+    positions : ndarray
+        (n_atoms, 3) [nm], with hydrogens
+    energy_before, energy : float
+        [kJ/mol] of the force field, without the restraints; before, hydrogens lie where they were put
+    largest_move : float
+        [nm] of a heavy atom
+    clashes_before, clashes : int
+        Pairs of heavy atoms nearer than 0.12 nm that are not bonded.
+    """
+
+    positions: np.ndarray
+    energy_before: float
+    energy: float
+    largest_move: float
+    clashes_before: int
+    clashes: int
 
 
 class RestrainedMinimiser:
     """Adds hydrogens to frames of one protein's heavy atoms and minimises them with Cα atoms held where they are.
 
     Hydrogens of the first frame are OpenMM's Modeller's, for pH 7; those of the following ones lie the same way about
-    their heavy atoms. Cysteines are free thiols. Stereocentres keep the hand of the first frame, however atoms overlap.
+    their heavy atoms. Cysteines whose SG are bonded are bridges, others free thiols. Stereocentres keep the hand of the
+    first frame, however atoms overlap. Peptide bonds stay cis or trans as each frame has them; but one that is cis
+    before another residue than proline, over Cα atoms too far apart for it, is turned trans.
 
     Parameters
     ----------
@@ -80,8 +113,14 @@ class RestrainedMinimiser:
         self.cas = [atom.index for atom in atoms if atom.name == "CA"]
         for atom in self.cas:
             self.restraint.addParticle(atom, first[atom])
-        for force in (self.restraint, self._hands(first)):
-            force.setForceGroup(31)
+        structure = find_structure(self.topology)
+        self.omegas = np.array(structure.omegas, dtype=np.int64).reshape(-1, 4)
+        self.is_before_proline = np.array([atoms[omega[2]].residue.name == "PRO" for omega in structure.omegas])
+        bonds = np.array([pair for pair in structure.bonds if set(pair) <= set(self.heavy.tolist())], dtype=np.int64)
+        self.heavy_bonds = np.searchsorted(self.heavy, bonds.reshape(-1, 2))
+        self.planes = self._planes()
+        for force in (self.restraint, self._hands(first), self.planes):
+            force.setForceGroup(_RESTRAINT_GROUP)
             system.addForce(force)
         chosen, properties, _ = choose_platform(platform, len(atoms))
         self.context = openmm.Context(system, openmm.VerletIntegrator(0.001), chosen, properties)
@@ -102,6 +141,30 @@ class RestrainedMinimiser:
         for centre, angle in zip(centres, dihedrals(positions[None], centres)[0], strict=True):
             force.addTorsion(*centre.tolist(), [float(angle)])
         return force
+
+    def _planes(self) -> openmm.Force:
+        """Return a force that holds peptide bonds near the form that each frame says."""
+        force = openmm.CustomTorsionForce(
+            "0.5*tightness*max(0, abs(off)-slack)^2; off=theta-theta0-6.283185307179586*floor((theta-theta0)"
+            "/6.283185307179586+0.5)"
+        )
+        force.addGlobalParameter("tightness", _OMEGA_STIFFNESS)
+        force.addGlobalParameter("slack", _OMEGA_FREE)
+        force.addPerTorsionParameter("theta0")
+        for omega in self.omegas.tolist():
+            force.addTorsion(*omega, [np.pi])
+        return force
+
+    def _hold_planes(self, positions: np.ndarray) -> None:
+        """Tell the force the form of each peptide bond of a frame, (n_atoms, 3) [nm]."""
+        if len(self.omegas) == 0:
+            return
+        is_cis = np.abs(dihedrals(positions[None], self.omegas)[0]) < 0.5 * np.pi
+        ends = positions[self.omegas[:, 0]] - positions[self.omegas[:, 3]]
+        is_cis &= self.is_before_proline | (np.linalg.norm(ends, axis=1) < _CIS)
+        for number, (omega, stays_cis) in enumerate(zip(self.omegas.tolist(), is_cis, strict=True)):
+            self.planes.setTorsionParameters(number, *omega, [0.0 if stays_cis else np.pi])
+        self.planes.updateParametersInContext(self.context)
 
     def _hang_hydrogens(self, positions: np.ndarray) -> None:
         """Note for each hydrogen three heavy atoms, and where it lies in the frame that they make.
@@ -136,6 +199,11 @@ class RestrainedMinimiser:
         return origin + np.einsum("hij,hj->hi", axes, self.local)
 
     def __call__(self, positions: np.ndarray) -> tuple[np.ndarray, float]:
+        """Minimise one frame; return `positions` and `energy` of its `Relaxation`."""
+        done = self.relax(positions)
+        return done.positions, done.energy
+
+    def relax(self, positions: np.ndarray) -> Relaxation:
         """Minimise one frame.
 
         Parameters
@@ -143,30 +211,40 @@ class RestrainedMinimiser:
         positions : ndarray
             (n_heavy, 3) [nm], in the order of the heavy topology
 
-        Returns
-        -------
-        positions : ndarray
-            (n_atoms, 3) [nm], with hydrogens
-        energy : float
-            [kJ/mol] of the force field, without the restraints
+        Raises
+        ------
+        LatentError
+            The frame has another number of atoms, or its energy is not finite whatever gives way.
         """
+        positions = np.asarray(positions, dtype=np.float64)
+        require(
+            positions.shape == (len(self.heavy), 3) and bool(np.isfinite(positions).all()),
+            f"positions must be finite and of shape (n_heavy={len(self.heavy)}, 3) [nm], got {positions.shape}; give "
+            f"those of the topology's heavy atoms",
+        )
         whole = np.zeros((self.topology.getNumAtoms(), 3))
         whole[self.heavy] = positions
         whole[self.hydrogens] = self._carried(whole)
         for number, atom in enumerate(self.cas):
             self.restraint.setParticleParameters(number, atom, whole[atom])
         self.restraint.updateParametersInContext(self.context)
+        self._hold_planes(whole)
         try:
             self.context.setPositions(whole)
+            before = self._energy()
             openmm.LocalEnergyMinimizer.minimize(self.context, _TOLERANCE, self.n_iterations)
         except openmm.OpenMMException as error:
             raise LatentError(f"a frame cannot be minimised ({error}); draw it with another seed") from error
-        state = self.context.getState(positions=True)
-        energy = self.context.getState(energy=True, groups=set(range(31))).getPotentialEnergy()
-        return (
-            state.getPositions(asNumpy=True).value_in_unit(unit.nanometer),
-            energy.value_in_unit(unit.kilojoule_per_mole),
-        )
+        relaxed = self.context.getState(positions=True).getPositions(asNumpy=True).value_in_unit(unit.nanometer)
+        pair = np.stack([positions, relaxed[self.heavy]])
+        clashes = clash_counts(pair, self.heavy_bonds, cutoff=CLOSE_CUTOFF)["total"]
+        moves = np.linalg.norm(pair[1] - pair[0], axis=1)
+        return Relaxation(relaxed, before, self._energy(), float(moves.max()), int(clashes[0]), int(clashes[1]))
+
+    def _energy(self) -> float:
+        """Return the energy without restraints [kJ/mol]."""
+        state = self.context.getState(energy=True, groups=set(range(_RESTRAINT_GROUP)))
+        return state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)
 
 
 def _with_hydrogens(topology: app.Topology, positions: np.ndarray, solvent: str) -> tuple[app.Topology, np.ndarray]:

@@ -13,7 +13,8 @@ from openmm_latent.data.residue_slots import ResidueSlots, read_residue_slots
 from openmm_latent.errors import require
 from openmm_latent.models.codlad.module import CODLAD, BackmappedProtein
 from openmm_latent.models.codlad.weights import load_weights
-from openmm_latent.topology import describe_atoms, heavy_atoms
+from openmm_latent.nn.residue_geometry import N_SLOTS
+from openmm_latent.topology import CAPS, describe_atoms, heavy_atoms
 
 #: A jump draws what is independent of the frame before; side chains need about so long for it [ps].
 LAG_TIME = 100.0
@@ -37,8 +38,8 @@ def bind_codlad(
     weights : path
         What `train codlad` wrote.
     topology : openmm.app.Topology
-        Chains of at least three of the 20 amino acids with all heavy atoms; what hangs on none of them, water or a
-        ligand, stays out of the model.
+        Chains of at least three of the 20 amino acids with all heavy atoms, disulphides as bonds. Caps ride on their
+        neighbours; what hangs on no residue, water or a ligand, stays out of the model.
     positions : ndarray
         (n_particles, 3) [nm] of the whole topology; they tell breaks of chains, and are the manifest's reference.
     out : path
@@ -76,6 +77,7 @@ def export_backmapping(
     from openmm_latent.bundle import export_bundle
 
     module, chosen = backmapped_protein(model, topology, positions, n_steps)
+    disulphides = module.bridges.corners[:, :, 0] // N_SLOTS
     everything = list(topology.atoms())
     known = dict(training or {})
     return export_bundle(
@@ -85,7 +87,12 @@ def export_backmapping(
         atoms=describe_atoms(topology, chosen),
         masses=[everything[atom].element.mass._value for atom in chosen],
         lag_time=lag_time,
-        config={**asdict(model.config), "terms": list(model.config.terms), "n_steps": module.n_draws},
+        config={
+            **asdict(model.config),
+            "terms": list(model.config.terms),
+            "n_steps": module.n_draws,
+            "disulphides": disulphides.tolist(),
+        },
         training={
             "temperature": known.get("temperature"),
             "force_field": known.get("force_field"),
@@ -114,18 +121,20 @@ def backmapped_protein(
     flat = found.atoms.reshape(-1)
     slots = np.flatnonzero(flat >= 0)
     slots = slots[np.argsort(flat[slots])]  # the topology's order
-    return BackmappedProtein(model, found.residues, slots, n_steps).eval(), flat[slots].tolist()
+    module = BackmappedProtein(model, found.residues, slots, n_steps, found.disulphides)
+    return module.eval(), flat[slots].tolist()
 
 
 def _require_nothing_hangs_on(found: ResidueSlots, topology: app.Topology) -> None:
-    """Refuse a protein on which other heavy atoms hang by bonds: they would stay behind when it moves."""
+    """Refuse a protein on which heavy atoms other than caps hang by bonds: they would stay behind when it moves."""
     inside = set(found.atoms[found.atoms >= 0].tolist())
-    outside = set(heavy_atoms(topology)) - inside
+    atoms = list(topology.atoms())
+    outside = {atom for atom in heavy_atoms(topology) if atoms[atom].residue.name not in CAPS} - inside
     for bond in topology.bonds():
         for here, there in ((bond[0], bond[1]), (bond[1], bond[0])):
             require(
                 here.index not in inside or there.index not in outside,
                 f"topology has {there.residue.name} {there.residue.id} of chain {there.residue.chain.id} bonded to "
-                f"{here.residue.name} {here.residue.id}, and CODLAD builds only the 20 amino acids; cut off caps, "
-                f"modified residues and covalent ligands, or use another family",
+                f"{here.residue.name} {here.residue.id}, and CODLAD builds only the 20 amino acids; cut off modified "
+                f"residues and covalent ligands, or use another family",
             )

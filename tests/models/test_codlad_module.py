@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from openmm import app
+from openmm import app, unit
 from scipy.spatial.transform import Rotation
 
 import toys
@@ -17,7 +17,6 @@ from openmm_latent.models.codlad.weights import load_weights, save_weights
 from openmm_latent.nn.internal_coordinates import Chirality
 from openmm_latent.nn.residue_geometry import N_SLOTS
 from openmm_latent.training.codlad_binding import backmapped_protein, bind_codlad, export_backmapping
-from peptides import capped_alanine_frames, capped_alanine_topology
 from platforms import get_platform
 
 TOPOLOGY, POSITIONS = load_l_peptides()
@@ -130,10 +129,13 @@ def test_slots_must_be_all_atoms_once():
         BackmappedProtein(random_model(), RESIDUES, slots[:-1])
 
 
-def test_caps_are_refused_by_name():
-    topology = capped_alanine_topology()
-    with pytest.raises(LatentError, match=r"has \w+ . of chain . bonded to ALA 2, and CODLAD builds only the 20"):
-        backmapped_protein(random_model(), topology, capped_alanine_frames(1, 1)[0])
+def test_what_hangs_on_a_residue_is_refused_by_name():
+    modeller = app.Modeller(TOPOLOGY, POSITIONS * unit.nanometer)
+    ligand = modeller.topology.addResidue("LIG", next(modeller.topology.chains()), "99")
+    lysine = next(atom for atom in modeller.topology.atoms() if atom.name == "NZ")
+    modeller.topology.addBond(lysine, modeller.topology.addAtom("C1", app.element.carbon, ligand))
+    with pytest.raises(LatentError, match="has LIG 99 of chain A bonded to LYS 5, and CODLAD builds only the 20"):
+        backmapped_protein(random_model(), modeller.topology, np.vstack([POSITIONS, POSITIONS[-1:]]))
 
 
 def test_positions_must_be_those_of_the_topology():

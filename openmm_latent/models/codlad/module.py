@@ -18,6 +18,7 @@ from openmm_latent.models.codlad.config import CODLADConfig
 from openmm_latent.models.codlad.decoder import BoundDecoder
 from openmm_latent.models.codlad.denoiser import Denoiser
 from openmm_latent.models.codlad.graphs import Protein
+from openmm_latent.nn.disulphides import Disulphides
 from openmm_latent.nn.residue_geometry import CA, N_SLOTS, Residues
 
 #: Standardised latents lie within so many standard deviations.
@@ -47,9 +48,9 @@ class BackmappedProtein(LatentModule):
     """Draw all heavy atoms of one protein on its Cα trace.
 
     Latents of all residues come from diffusion on the trace and the sequence, are snapped to codes, and decoded to
-    internal coordinates. A jump does so on the current frame's Cα: they stay, all other model atoms are new and
-    independent of where they were. There is no explicit latent and there are no slow coordinates; `sample` needs a
-    trace, so it is absent, too.
+    internal coordinates; then disulphides are closed. A jump does so on the current frame's Cα: they stay, all other
+    model atoms are new and independent of where they were. There is no explicit latent and there are no slow
+    coordinates; `sample` needs a trace, so it is absent, too.
 
     Parameters
     ----------
@@ -61,6 +62,8 @@ class BackmappedProtein(LatentModule):
         (n_atoms,) where each model atom is, counted as 15 residue + slot: all heavy atoms, in any order
     n_steps : int, optional
         Steps of a sample, at most those of training; the configuration's unless given.
+    disulphides : ndarray of int, optional
+        (n_disulphides, 2) residues whose SG are bonded
 
     Attributes
     ----------
@@ -70,12 +73,14 @@ class BackmappedProtein(LatentModule):
     Raises
     ------
     LatentError
-        Atoms are missing or there twice, a chain is too short, or steps are out of range.
+        Atoms are missing or there twice, a chain is too short, steps are out of range, or a disulphide ends at a
+        residue that is no cysteine.
 
-    Source: CODLAD, sampling. DISCREPANCY(CODLAD): jumps inside a simulation are ours.
+    Source: CODLAD, sampling. DISCREPANCY(CODLAD): jumps inside a simulation are ours, and so is the closing of
+    disulphides, whose ends are drawn apart from each other.
     """
 
-    __constants__ = ("n_atoms", "n_draws", "n_noise", "n_numbers", "n_residues")
+    __constants__ = ("n_atoms", "n_bridges", "n_draws", "n_noise", "n_numbers", "n_residues")
 
     def __init__(
         self,
@@ -83,6 +88,7 @@ class BackmappedProtein(LatentModule):
         residues: Residues,
         slots: Sequence[int] | np.ndarray,
         n_steps: int | None = None,
+        disulphides: np.ndarray | None = None,
     ):
         super().__init__()
         slots = _checked(residues, slots)
@@ -93,6 +99,8 @@ class BackmappedProtein(LatentModule):
         self.n_latent, self.n_slow, self.n_decode_noise = 0, 0, 0
         self.sampler = AncestralSampler(copy.deepcopy(model.denoiser), diffusion)
         self.decoder = BoundDecoder(copy.deepcopy(autoencoder.decoder), Protein(residues))
+        bridges = np.zeros((0, 2), dtype=np.int64) if disulphides is None else np.asarray(disulphides)
+        self.bridges, self.n_bridges = Disulphides(residues, bridges), len(bridges)
         self.codebook = copy.deepcopy(autoencoder.quantiser.codebook)
         self.n_draws = self.sampler.n_draws
         self.n_noise = self.n_draws * self.n_residues * self.n_numbers
@@ -126,6 +134,8 @@ class BackmappedProtein(LatentModule):
         centre = trace.to(torch.float64).mean(dim=1, keepdim=True)
         centred = (trace.to(torch.float64) - centre).to(torch.float32)
         built = self.decoder(self.draw(centred, noise), centred)[1]  # (b, n_residues, 15, 3)
+        if self.n_bridges > 0:
+            built = self.bridges(built)
         chosen = built.flatten(1, 2).index_select(1, self.slots)
         placed = (chosen.to(torch.float64) + centre).to(torch.float32)
         return placed.index_copy(1, self.cas, trace)

@@ -1,0 +1,111 @@
+"""Minimisation over a Cα trace: bridges close, peptide bonds stay cis or trans, and what was done is told."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from openmm import app, unit
+
+from openmm_latent.data.restrained import RestrainedMinimiser
+from openmm_latent.errors import LatentError
+from openmm_latent.geometry import dihedrals
+from openmm_latent.metrics.violations import clash_counts
+
+PDB = app.PDBFile(str(Path(__file__).parent / "capped_peptide.pdb"))
+
+
+def heavy_peptide():
+    """Return the heavy atoms of ACE-CHAPHIHC-NME, with a bridge: topology and positions (n_heavy, 3) [nm]."""
+    modeller = app.Modeller(PDB.topology, PDB.positions)
+    modeller.delete([atom for atom in PDB.topology.atoms() if atom.element == app.element.hydrogen])
+    return modeller.topology, np.array(modeller.positions.value_in_unit(unit.nanometer))
+
+
+TOPOLOGY, POSITIONS = heavy_peptide()
+PLACES = {(atom.residue.index, atom.name): atom.index for atom in TOPOLOGY.atoms()}
+BONDS = np.array([(a.index, b.index) for a, b in TOPOLOGY.bonds()])
+
+
+@pytest.fixture(scope="module")
+def minimiser():
+    return RestrainedMinimiser(TOPOLOGY, POSITIONS, "vacuum", "Reference", n_iterations=300)
+
+
+def with_cis_bond(residue, positions=POSITIONS):
+    """Return a frame whose peptide bond after a residue is cis over the Cα atoms of a trans one."""
+    frame = positions.copy()
+    first, last = frame[PLACES[residue, "CA"]], frame[PLACES[residue + 1, "CA"]]
+    along = (last - first) / np.linalg.norm(last - first)
+    across = frame[PLACES[residue, "O"]] - first
+    across -= across @ along * along
+    across /= np.linalg.norm(across)
+    middle = 0.5 * (first + last)
+    frame[PLACES[residue, "C"]] = middle - 0.066 * along + 0.085 * across
+    frame[PLACES[residue + 1, "N"]] = middle + 0.066 * along + 0.085 * across
+    frame[PLACES[residue, "O"]] = middle - 0.12 * along + 0.19 * across
+    return frame
+
+
+def omega(positions, residue, places=PLACES):
+    names = [(residue, "CA"), (residue, "C"), (residue + 1, "N"), (residue + 1, "CA")]
+    return np.degrees(np.abs(dihedrals(positions[None], np.array([[places[name] for name in names]]))[0, 0]))
+
+
+def heavy_of(minimiser, done):
+    return done.positions[minimiser.heavy]
+
+
+def test_a_settled_frame_hardly_moves_and_the_report_says_so(minimiser):
+    done = minimiser.relax(POSITIONS)
+    assert minimiser.topology.getNumAtoms() in (126, 127, 128)  # forms of histidine are Modeller's choice
+    assert done.energy < done.energy_before
+    assert done.largest_move < 0.06
+    assert (done.clashes_before, done.clashes) == (0, 0)
+    np.testing.assert_array_equal(minimiser(POSITIONS)[0], done.positions)
+
+
+def test_clashes_are_counted_before_and_after(minimiser):
+    crowded = POSITIONS.copy()
+    crowded[PLACES[3, "CB"]] = crowded[PLACES[6, "CD1"]] + 0.05
+    done = minimiser.relax(crowded)
+    expected = clash_counts(crowded[None], BONDS, cutoff=0.12)["total"][0]
+    assert done.clashes_before == expected > 0
+    assert done.clashes == 0
+    assert done.energy < done.energy_before
+    assert done.largest_move == pytest.approx(np.linalg.norm(heavy_of(minimiser, done) - crowded, axis=1).max())
+
+
+def test_a_bridge_is_a_bond_that_closes(minimiser):
+    sulphurs = [PLACES[1, "SG"], PLACES[8, "SG"]]
+    opened = POSITIONS.copy()
+    opened[sulphurs[0]] += 0.1 * (opened[sulphurs[0]] - opened[sulphurs[1]]) / 0.2
+    done = heavy_of(minimiser, minimiser.relax(opened))
+    assert np.linalg.norm(done[sulphurs[0]] - done[sulphurs[1]]) == pytest.approx(0.205, abs=0.01)
+    named = {(atom.residue.index, atom.name) for atom in minimiser.topology.atoms()}
+    assert not {(1, "HG"), (8, "HG")} & named
+
+
+def test_peptide_bonds_are_turned_trans_but_before_proline(minimiser):
+    """Over Cα atoms 0.38 nm apart: isoleucine's cis bond cannot be meant, proline's may."""
+    assert [PDB.topology.getNumResidues(), omega(POSITIONS, 3) > 150, omega(POSITIONS, 5) > 150] == [10, True, True]
+    for residue, is_before_proline in ((3, True), (5, False)):
+        drawn = with_cis_bond(residue)
+        assert omega(drawn, residue) < 5
+        done = heavy_of(minimiser, minimiser.relax(drawn))
+        found = omega(done, residue)
+        assert found < 60 if is_before_proline else found > 130, found
+    # and the next frame is judged anew
+    assert omega(heavy_of(minimiser, minimiser.relax(POSITIONS)), 3) > 150
+
+
+def test_trans_bonds_stay_trans_where_atoms_push(minimiser):
+    shaken = POSITIONS + 0.03 * np.random.default_rng(2).normal(size=POSITIONS.shape)
+    done = heavy_of(minimiser, minimiser.relax(shaken))
+    assert min(omega(done, residue) for residue in range(1, 8)) > 150
+
+
+def test_frames_of_another_shape_are_refused(minimiser):
+    with pytest.raises(LatentError, match=r"positions must be finite and of shape \(n_heavy=67, 3\) \[nm\], got"):
+        minimiser.relax(POSITIONS[1:])
+    with pytest.raises(LatentError, match="positions must be finite"):
+        minimiser.relax(np.full_like(POSITIONS, np.nan))

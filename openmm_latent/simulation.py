@@ -175,7 +175,8 @@ class LatentModel:
             Width of the driving restraint, k = kT / sigma². In units of the slow coordinates (default 0.15); for a
             model without them, of each model atom's position [nm] (default 0.02).
         drivingStepSize : Quantity or float, optional
-            Of the driven steps [ps]; by default the relaxation integrator's.
+            Of the driven steps [ps]; by default the relaxation integrator's. Its error is work, and exact mode refuses
+            work: 2 fs suit it better than a relaxation's 4 fs (`tune_driving` tries both).
         drivingFriction : Quantity or float
             Of the driven steps [1/ps].
         proposal : dict of str to float, optional

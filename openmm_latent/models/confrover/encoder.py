@@ -118,7 +118,7 @@ class FrameEncoder(nn.Module):
         )
         self.norm = nn.LayerNorm(width)
         self.to_pair = nn.Linear(width + config.width, config.width)
-        self.from_torsions = nn.Linear(14, config.width, bias=False) if self.uses_torsions else nn.Identity()
+        self.from_torsions = nn.Linear(28, config.width, bias=False) if self.uses_torsions else nn.Identity()
 
     def forward(
         self,
@@ -167,7 +167,9 @@ class FrameEncoder(nn.Module):
             pairs.append(self.to_pair(torch.cat([self.norm(pair), protein], dim=-1)))
             single = sequence_single.unsqueeze(0).expand(last - first, -1, -1)
             if self.uses_torsions:
-                turned = torch.cat([torch.sin(torsions[first:last]), torch.cos(torsions[first:last])], dim=-1)
+                # twice as well: the last chi of rings and acids means the same half a turn on
+                angles = torch.cat([torsions[first:last], 2.0 * torsions[first:last]], dim=-1)
+                turned = torch.cat([torch.sin(angles), torch.cos(angles)], dim=-1)
                 single = single + self.from_torsions(turned * visible)
             singles.append(single)
         return torch.cat(singles), torch.cat(pairs)

@@ -1,11 +1,17 @@
-"""Independent samples per CPU-second on the pentapeptide WLALL: the exact mode against plain MD of the same System.
+"""Independent samples per CPU-second on the pentapeptide WLALL: exact and guarded jumps against plain MD.
 
-GLDP is trained on the public trajectories (files 00-15 of ../shared/data/wlall, another force field: exactness does
-not mind). System: amber14 + OBC2, charged termini, hydrogens of 3 amu, 4 fs. The series is the slowest TICA coordinate
-of the backbone torsions, fitted once on the public trajectories; its independent samples are N / (-1 + 2 sum rho), and
-none where one of its two states is never visited: a run that stays in one of them samples its fluctuations alone.
-Plain MD is what `openmm-latent generate` made in benchmark_output/wlall_md (resumable, as long as it has run), its cost
-measured beside the exact run.
+System: amber14 + OBC2, charged termini, hydrogens of 3 amu, 4 fs. Plain MD is what `openmm-latent generate` made in
+benchmark_output/wlall_md (resumable, as long as it has run); its cost is measured beside the runs. GLDP is trained on
+it, with two of its torsions as slow coordinates.
+
+The series is the slowest TICA coordinate (lag 100 ps) of that MD's backbone torsions: phi of Leu 5, with a share of
+psi of Leu 2. Its independent samples are N / (-1 + 2 sum rho), and none where one of its two states is never visited:
+a run that stays in one of them samples its fluctuations alone. That measure flatters plain MD, which visits the rare
+state so seldom that the sum ends in noise; visits are counted beside it.
+
+Guarded runs are reweighted; what they know of the rare state is worth p (1 - p) / error(p)² independent samples. They
+cannot gain much here: the ratio of two populations follows from crossings both ways inside relaxations, and the way
+into the rare state is crossed no sooner after a jump than in plain MD.
 
     python benchmarks/exact_wlall.py [--cpu-seconds 600]
 """
@@ -20,15 +26,25 @@ import numpy as np
 import openmm as mm
 import torch
 from deeptime.decomposition import TICA
-from gldp_wlall import LAG_TIME, PROPAGATORS
+from gldp_wlall import PROPAGATORS
 from openmm import app, unit
-from results import shared_data, write_results
+from results import write_results
 
 from openmm_latent import LatentModel
+from openmm_latent.analysis import (
+    ReweightConfig,
+    State,
+    TorsionTable,
+    find_runs,
+    read_hybrid_run,
+    reweight,
+    to_segments,
+)
+from openmm_latent.cli.hybrid import HybridConfig, HybridRun
 from openmm_latent.compiling import compile_bundle
 from openmm_latent.data.forcefields import build_system
 from openmm_latent.data.trajectories import load_trajectories
-from openmm_latent.metrics import cluster_centres, effective_sample_size
+from openmm_latent.metrics import cluster_centres, effective_sample_size, jsd
 from openmm_latent.training import train_gldp
 from openmm_latent.tuning import tune_driving
 
@@ -37,20 +53,23 @@ WORK = OUTPUT / "exact_wlall"
 MD = OUTPUT / "wlall_md"
 TEMPERATURE, TIMESTEP, HYDROGEN_MASS = 300.0, 0.004, 3.0
 RELAXATION = 250  # MD steps between jumps, 1 ps
-SPACING = 0.01  # ns between frames of the MD
+SPACING = 0.01  # [ns] between frames of the MD
+LAG_FRAMES = 10  # of TICA, 100 ps
+STATE = State.parse("phi[5]>0")
+RARE_PHI = 3  # of the four phi angles, that of Leu 5; rare where it is positive
 
 
 def trained_bundle() -> Path:
-    """Train on the public trajectories and compile, once."""
-    path = WORK / "wlall.latent.pt"
-    folder = shared_data("wlall")
-    files = sorted(folder.glob("*.xtc"))[:16]
+    """Train on our own MD and compile, once."""
+    path = WORK / "own.latent.pt"
     train_gldp(
-        load_trajectories(folder / "pentapeptide-impl-solv.pdb", files),
-        lag_time=LAG_TIME,
+        load_trajectories(MD / "wlall_a.pdb", sorted(MD.glob("*.xtc"))),
+        lag_time=100.0,
         propagator_config=PROPAGATORS["autoregressive"],
         out=path,
-        work_directory=WORK / "training",
+        work_directory=WORK / "own_training",
+        n_slow=2,
+        slow_features="angles",
         seed=1,
         progress=False,
     )
@@ -58,34 +77,34 @@ def trained_bundle() -> Path:
     return path
 
 
-def backbone_features(trajectory: mdtraj.Trajectory) -> np.ndarray:
-    """Return cosines and sines of phi and psi, (n_frames, n_features)."""
-    angles = np.concatenate([mdtraj.compute_phi(trajectory)[1], mdtraj.compute_psi(trajectory)[1]], axis=1)
-    return np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
+class SlowMode:
+    """The slowest TICA coordinate of the MD, and the rare side of Leu 5."""
 
+    def __init__(self, runs: list[mdtraj.Trajectory]):
+        features = [self._features(run) for run in runs]
+        self.model = TICA(lagtime=LAG_FRAMES, dim=1).fit(features).fetch_model()
+        series = np.concatenate([self.model.transform(f)[:, 0] for f in features])
+        self.border = float(cluster_centres(series[:, None], 2, seed=1).mean())
+        self.timescale = float(self.model.timescales()[0] * SPACING)
+        self.edges = np.linspace(series.min() - 0.2, series.max() + 0.2, 31)
 
-def slowest_coordinate():
-    """Fit the slowest TICA coordinate of the public trajectories at 1 ns; return features -> coordinate."""
-    folder = shared_data("wlall")
-    runs = [mdtraj.load(file, top=folder / "pentapeptide-impl-solv.pdb") for file in sorted(folder.glob("*.xtc"))]
-    model = TICA(lagtime=10, dim=1).fit([backbone_features(run) for run in runs]).fetch_model()
-    series = [model.transform(backbone_features(run))[:, 0] for run in runs]
-    ns = sum(len(s) for s in series) * 0.1
-    border = float(cluster_centres(np.concatenate(series)[:, None], 2, seed=1).mean())
-    return model, {
-        "border_of_its_states": border,
-        "share_of_the_rarer_state": float(
-            min((np.concatenate(series) > border).mean(), (np.concatenate(series) < border).mean())
-        ),
-        "timescale_ns": float(model.timescales()[0] * 0.1),
-        "independent_samples_per_ns": float(sum(effective_sample_size(s) for s in series) / ns),
-    }
+    @staticmethod
+    def _features(trajectory: mdtraj.Trajectory) -> np.ndarray:
+        angles = np.concatenate([mdtraj.compute_phi(trajectory)[1], mdtraj.compute_psi(trajectory)[1]], axis=1)
+        return np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
 
-
-def independent_samples(runs: list[np.ndarray], border: float) -> float:
-    """Return how many the runs together are worth; 0 if they never cross the border."""
-    sides = np.concatenate(runs) > border
-    return 0.0 if sides.all() or not sides.any() else float(effective_sample_size(runs))
+    def measure(self, runs: list[mdtraj.Trajectory]) -> dict:
+        """Return what runs are worth: independent samples of the mode, visits of the rare state, its share."""
+        series = [self.model.transform(self._features(run))[:, 0] for run in runs]
+        sides = np.concatenate(series) > self.border
+        rare = [mdtraj.compute_phi(run)[1][:, RARE_PHI] > 0 for run in runs]
+        return {
+            "frames": [len(one) for one in series],
+            "independent_samples": 0.0 if sides.all() or not sides.any() else float(effective_sample_size(series)),
+            "changes_of_phi_5": int(sum((np.diff(one.astype(int)) != 0).sum() for one in rare)),
+            "share_of_phi_5_positive": float(np.concatenate(rare).mean()),
+            "histogram": np.histogram(np.concatenate(series), self.edges)[0],
+        }
 
 
 def make_simulation(bundle: Path | None, start: np.ndarray, seed: int) -> app.Simulation:
@@ -98,14 +117,7 @@ def make_simulation(bundle: Path | None, start: np.ndarray, seed: int) -> app.Si
         model = LatentModel(bundle)
         model.addRestraint(system, topology)
         integrator = model.createIntegrator(
-            topology,
-            integrator,
-            jumpInterval=RELAXATION,
-            mode="exact",
-            seed=seed,
-            sigma=0.1,
-            drivenSteps=500,
-            stepsPerPerturbation=1,
+            topology, integrator, jumpInterval=RELAXATION, mode="exact", seed=seed, stepsPerPerturbation=1
         )
     simulation = app.Simulation(topology, system, integrator, mm.Platform.getPlatformByName("Reference"))
     simulation.context.setPositions(start)
@@ -114,90 +126,104 @@ def make_simulation(bundle: Path | None, start: np.ndarray, seed: int) -> app.Si
     return simulation
 
 
-def walk(bundle: Path, start: np.ndarray, seed: int, cpu_seconds: float) -> dict:
-    """Tune, equilibrate and jump for so long; measure the speed of plain MD beside it."""
-    torch.set_num_threads(1)
-    plain = make_simulation(None, start, seed)
+def speed_of_md(start: np.ndarray) -> float:
+    """Return the CPU seconds of a nanosecond of plain MD."""
+    plain = make_simulation(None, start, 1)
     plain.step(1000)
     began = time.process_time()
     plain.step(5000)
-    seconds_per_ns = (time.process_time() - began) / (5000 * TIMESTEP / 1000)
+    return (time.process_time() - began) / (5000 * TIMESTEP / 1000)
+
+
+def walk(bundle: Path, start: np.ndarray, seed: int, cpu_seconds: float) -> dict:
+    """Tune, then jump for so long; measure the speed of plain MD beside it."""
+    torch.set_num_threads(1)
+    seconds_per_ns = speed_of_md(start)
     began = time.process_time()
     simulation = make_simulation(bundle, start, seed)
     integrator = simulation.integrator
     integrator.step(RELAXATION)
-    tuning = tune_driving(simulation, n_jumps=20, sigmas=(0.1, 0.15, 0.2), steps=(250, 500, 1000), blocks=(1, 2))
+    tuning = tune_driving(simulation, n_jumps=20, sigmas=(0.1, 0.2), steps=(250, 500, 1000), blocks=(1, 2))
     tuned = time.process_time() - began
     first = integrator.getNumJumps()
-    frames, acceptance = [], []
+    frames = []
     began = time.process_time()
     while time.process_time() - began < cpu_seconds - tuned:
         simulation.step(RELAXATION)
         frames.append(simulation.context.getState(positions=True).getPositions(asNumpy=True)._value.astype(np.float32))
-        for record in integrator.getJumpRecords(first):
-            first = record.number
-            acceptance.append(record.acceptance)
     return {
         "frames": np.array(frames),
-        "acceptance": float(np.mean(acceptance)),
+        "acceptance": float(np.mean([record.acceptance for record in integrator.getJumpRecords(first)])),
         "cpu_seconds": time.process_time() - began,
         "tuning_cpu_seconds": tuned,
+        "tuning": [(t.setting | {"acceptance": t.acceptance, "speed": t.speed}) for t in tuning.trials],
         "setting": tuning.chosen.setting,
         "md_cpu_seconds_per_ns": seconds_per_ns,
     }
 
 
+def gain(samples: float, seconds: float, of_md: dict) -> float | None:
+    """Return how many times more independent samples a CPU-second brings than plain MD."""
+    return samples / seconds / of_md["per_cpu_second"] if of_md["per_cpu_second"] > 0 else None
+
+
+def guarded_run(bundle: Path, folder: Path, nanoseconds: float, seed: int) -> dict:
+    """Make guarded jumps, reweight the relaxations between them, and say what they know of the rare state."""
+    config = HybridConfig(
+        temperature=TEMPERATURE, duration=1000 * nanoseconds, jump_interval=2500, timestep=TIMESTEP, friction=1.0,
+        hydrogen_mass=HYDROGEN_MASS, report_interval=125, seed=seed,
+    )  # fmt: skip
+    started = time.process_time()
+    told = {"run": str(HybridRun(bundle, MD / "wlall_a.pdb", folder, config, "Reference").run())}
+    told["cpu_seconds"] = time.process_time() - started
+    torsions = TorsionTable.from_topology(MD / "wlall_a.pdb")
+    run = read_hybrid_run(find_runs([folder])[0], torsions)
+    features = [name for name in torsions.names if name.startswith(("phi", "psi"))]
+    segments = to_segments([run], torsions, [STATE], features)
+    result = reweight(segments, run.frame_spacing, [STATE.name], ReweightConfig(temperature=TEMPERATURE))
+    (rare,) = result.populations
+    if rare.refusals:
+        return told | {"refused": rare.refusals}
+    p = rare.population
+    error = (rare.high - rare.low) / 4.0
+    return told | {"share_of_phi_5_positive": p, "error": error, "independent_samples": p * (1 - p) / error**2}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--cpu-seconds", type=float, default=600.0, help="of each of two walkers")
+    parser.add_argument("--cpu-seconds", type=float, default=600.0, help="of each of two exact walkers")
+    parser.add_argument("--guarded-ns", type=float, default=5.0, help="of relaxation in the guarded run")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(1)
     bundle = trained_bundle()
-    coordinate, public = slowest_coordinate()
     reference = [mdtraj.load(file, top=MD / "wlall_a.pdb") for file in sorted(MD.glob("*.xtc"))]
-    md = [coordinate.transform(backbone_features(run))[:, 0] for run in reference]
-    starts = [reference[0].xyz[len(reference[0]) // 4], reference[-1].xyz[-1]]
+    mode = SlowMode(reference)
+    rare = np.flatnonzero(mdtraj.compute_phi(reference[0])[1][:, RARE_PHI] > 0)
+    starts = [reference[0].xyz[len(reference[0]) // 4], reference[0].xyz[rare[len(rare) // 2]]]
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         walks = pool.starmap(
             walk, [(bundle, starts[i], options.seed + i, options.cpu_seconds) for i in range(2)], chunksize=1
         )
-    topology = reference[0].topology
-    exact = [coordinate.transform(backbone_features(mdtraj.Trajectory(w["frames"], topology)))[:, 0] for w in walks]
-    exact_samples = independent_samples(exact, public["border_of_its_states"])
     seconds_per_ns = float(np.mean([w["md_cpu_seconds_per_ns"] for w in walks]))
-    md_ns = sum(len(series) for series in md) * SPACING
-    md_samples = independent_samples(md, public["border_of_its_states"])
-    per_second = exact_samples / sum(w["cpu_seconds"] for w in walks)
-    md_per_second = md_samples / (md_ns * seconds_per_ns)
-    bins = np.linspace(min(map(np.min, exact + md)), max(map(np.max, exact + md)), 11)
+    plain = mode.measure(reference)
+    ns = sum(plain["frames"]) * SPACING
+    plain |= {"ns": ns, "cpu_seconds": ns * seconds_per_ns}
+    plain["per_cpu_second"] = plain["independent_samples"] / plain["cpu_seconds"]
+    exact = mode.measure([mdtraj.Trajectory(w["frames"], reference[0].topology) for w in walks])
+    exact["cpu_seconds"] = sum(w["cpu_seconds"] for w in walks)
+    exact["jsd_nats_to_md"] = float(jsd(exact["histogram"], plain["histogram"]))
+    exact["gain"] = gain(exact["independent_samples"], exact["cpu_seconds"], plain)
+    exact["walks"] = [{key: value for key, value in w.items() if key != "frames"} for w in walks]
+    guarded = guarded_run(bundle, WORK / f"guarded_seed{options.seed}", options.guarded_ns, options.seed)
+    told = {name: one | {"histogram": one["histogram"].tolist()} for name, one in (("MD", plain), ("exact", exact))}
     write_results(
         "exact_wlall",
         {
             "settings": vars(options),
-            "MD": {
-                "ns": md_ns,
-                "cpu_seconds_per_ns": seconds_per_ns,
-                "independent_samples": md_samples,
-                "per_cpu_second": md_per_second,
-            },
-            "public MD (another force field)": public
-            | {"per_cpu_second_at_this_cost": public["independent_samples_per_ns"] / seconds_per_ns},
-            "exact": {
-                "jumps": [len(series) for series in exact],
-                "acceptance": [w["acceptance"] for w in walks],
-                "independent_samples": exact_samples,
-                "per_cpu_second": per_second,
-                "settings": [w["setting"] for w in walks],
-                "tuning_cpu_seconds": [w["tuning_cpu_seconds"] for w in walks],
-            },
-            "gain over this MD": per_second / md_per_second if md_per_second > 0 else None,
-            "gain over the public MD's rate": per_second / (public["independent_samples_per_ns"] / seconds_per_ns),
-            "histogram of the coordinate": {
-                "edges": bins.round(3).tolist(),
-                **{f"exact {i + 1}": np.histogram(s, bins)[0].tolist() for i, s in enumerate(exact)},
-                "MD": np.histogram(np.concatenate(md), bins)[0].tolist(),
-            },
+            "slow_mode": {"timescale_ns": mode.timescale, "border": mode.border, "edges": mode.edges.tolist()},
+            **told,
+            "guarded": guarded,
         },
     )
 

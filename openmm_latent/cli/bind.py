@@ -42,6 +42,13 @@ def bind(
             show_default="the family's",
         ),
     ] = None,
+    backmap: Annotated[
+        Path | None,
+        typer.Option(
+            help="Bundle of the same protein that draws all other atoms on the Cα atoms (dynaprot); one of codlad.",
+            show_default="residues move as rigid bodies",
+        ),
+    ] = None,
 ) -> None:
     """Bind a transferable family's weights to a structure: a bundle for that system, without training.
 
@@ -50,6 +57,10 @@ def bind(
     - `openmm-latent bind dynaprot --top protein.pdb --out protein.latent.pt`
 
     - `openmm-latent bind dynaprot.weights.pt --top protein.pdb --out protein.latent.pt --relaxation-time 500`
+
+    - `openmm-latent bind codlad.weights.pt --top protein.pdb --out atoms.latent.pt`
+
+    - `openmm-latent bind dynaprot --top protein.pdb --out protein.latent.pt --backmap atoms.latent.pt`
     """
     from openmm_latent.data.trajectories import load_topology
 
@@ -67,7 +78,7 @@ def bind(
     )
     topology, positions = load_topology(top)
     require(positions is not None, f"top (--top) {top} has no positions; give a PDB or mmCIF file")
-    given = {"lag_time": lag_time, "relaxation_time": relaxation_time}
+    given = {"lag_time": lag_time, "relaxation_time": relaxation_time, "backmap": backmap}
     chosen = {name: value for name, value in given.items() if value is not None}
     binder = load_binder(family)
     unknown = [f"--{name.replace('_', '-')}" for name in chosen if name not in signature(binder).parameters]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,10 +14,14 @@ from torch import Tensor
 
 from openmm_latent.data.backbone import Backbone, read_backbone
 from openmm_latent.errors import require
+from openmm_latent.models.dynaprot.backmapped import BackmappedGaussian
 from openmm_latent.models.dynaprot.module import GaussianProtein
 from openmm_latent.models.dynaprot.prediction import predict
 from openmm_latent.models.dynaprot.weights import load_weights
-from openmm_latent.topology import describe_atoms, heavy_atoms
+from openmm_latent.topology import describe_atoms, heavy_atoms, match_atoms
+
+if TYPE_CHECKING:
+    from openmm_latent.bundle import Bundle
 
 #: The Gaussian says nothing of time: these are plausible for a small protein, and the caller's to choose [ps].
 LAG_TIME, RELAXATION_TIME = 100.0, 1000.0
@@ -35,6 +39,7 @@ def bind_dynaprot(
     relaxation_time: float | Sequence[float] = RELAXATION_TIME,
     temperature: float | None = None,
     n_slow: int = 2,
+    backmap: str | Path | None = None,
 ) -> Path:
     """Predict the Gaussian of one structure, which counts as its mean, and write the bundle.
 
@@ -57,6 +62,9 @@ def bind_dynaprot(
         [K] of the Gaussian; unless given that of the network's training data.
     n_slow : int
         Leading modes that are slow coordinates, at most 8; the exact mode must drive each to its place: few are better.
+    backmap : path, optional
+        A bundle with `backmap`, such as CODLAD's, bound to the same protein. A jump then decodes Cα atoms alone, on
+        which that bundle draws all others anew; unless given, residues move as rigid bodies and keep their torsions.
 
     Returns
     -------
@@ -81,6 +89,7 @@ def bind_dynaprot(
         relaxation_time=relaxation_time,
         temperature=training.get("temperature") if temperature is None else temperature,
         n_slow=n_slow,
+        backmap=backmap,
         config={"network": asdict(network.config)},
         training=training,
     )
@@ -98,6 +107,7 @@ def export_gaussian(
     temperature: float | None = None,
     n_slow: int = 2,
     least_share: float = 1e-6,
+    backmap: str | Path | None = None,
     config: Mapping[str, Any] | None = None,
     training: Mapping[str, Any] | None = None,
 ) -> Path:
@@ -118,6 +128,8 @@ def export_gaussian(
         As in `bind_dynaprot`.
     least_share : float
         Modes below this share of the whole variance are left to the MD.
+    backmap
+        As in `bind_dynaprot`.
     config, training : mapping, optional
         What else the manifest should say.
 
@@ -129,13 +141,15 @@ def export_gaussian(
     Raises
     ------
     LatentError
-        Shapes disagree, or an argument is out of range.
+        Shapes disagree, an argument is out of range, or the bundle `backmap` is of another protein or family.
     """
     from openmm_latent.bundle import export_bundle
 
     positions = _checked(positions, topology)
     backbone = read_backbone(topology)
-    chosen, bonds, residues = protein_atoms(topology, backbone)
+    second = None if backmap is None else _backmapping_bundle(backmap)
+    drawn = None if second is None else match_atoms(second.manifest.atoms, topology, f"bundle '{second.name}'")
+    chosen, bonds, residues = protein_atoms(topology, backbone, drawn)
     covariance = torch.as_tensor(covariance)
     require(
         covariance.shape == (3 * len(backbone), 3 * len(backbone)),
@@ -143,18 +157,19 @@ def export_gaussian(
         f"{tuple(covariance.shape)}; give that of the Cα atoms of residues with N, CA and C",
     )
     atoms = describe_atoms(topology, chosen)
-    module = GaussianProtein(
-        atoms,
-        bonds,
-        residues,
-        positions[chosen],
-        covariance,
-        lag_time=lag_time,
-        relaxation_time=relaxation_time,
-        mean=mean,
-        n_slow=n_slow,
-        least_share=least_share,
-    )
+    options = {
+        "lag_time": lag_time,
+        "relaxation_time": relaxation_time,
+        "mean": mean,
+        "n_slow": n_slow,
+        "least_share": least_share,
+    }
+    shown = (atoms, bonds, residues, positions[chosen], covariance)
+    module: GaussianProtein
+    if second is None:
+        module = GaussianProtein(*shown, **options)
+    else:
+        module = BackmappedGaussian(second.module, second.manifest.noise_sizes["backmap"], *shown, **options)
     everything = list(topology.atoms())
     known = dict(training or {})
     return export_bundle(
@@ -168,6 +183,11 @@ def export_gaussian(
             "relaxation_time": np.asarray(relaxation_time, dtype=np.float64).tolist(),
             "n_slow": n_slow,
             "least_share": least_share,
+            **(
+                {}
+                if second is None
+                else {"backmap": {"family": second.manifest.family, "sha256": second.manifest.sha256}}
+            ),
             **dict(config or {}),
         },
         training={
@@ -178,17 +198,39 @@ def export_gaussian(
             "seed": known.get("seed"),
         },
         reference_positions=module.reference.float().numpy(),
-        references=REFERENCES,
+        references=[*REFERENCES, *([] if second is None else second.manifest.references)],
     )
 
 
-def protein_atoms(topology: app.Topology, backbone: Backbone) -> tuple[list[int], np.ndarray, list[dict[str, int]]]:
+def _backmapping_bundle(path: str | Path) -> Bundle:
+    """Load the bundle that draws atoms on Cα atoms."""
+    from openmm_latent.bundle import load_bundle
+
+    bundle = load_bundle(path)
+    require(
+        "backmap" in bundle.manifest.capabilities,
+        f"backmap: bundle '{bundle.name}' of family {bundle.manifest.family} cannot build atoms on a trace; give one "
+        f"that `openmm-latent bind` made of weights of `train codlad`",
+    )
+    return bundle
+
+
+def protein_atoms(
+    topology: app.Topology, backbone: Backbone, drawn: Sequence[int] | None = None
+) -> tuple[list[int], np.ndarray, list[dict[str, int]]]:
     """Choose the heavy atoms that move with a backbone: those of its residues, and what hangs on them by bonds.
+
+    Parameters
+    ----------
+    topology : openmm.app.Topology
+    backbone : Backbone
+    drawn : sequence of int, optional
+        The topology's indices of the atoms instead, in the order that is wanted.
 
     Returns
     -------
     chosen : list of int
-        (n_atoms,) the topology's indices, in its order.
+        (n_atoms,) the topology's indices, in its order unless `drawn` gives another.
     bonds : ndarray of int
         (n_bonds, 2) places in `chosen`.
     residues : list of dict
@@ -205,10 +247,16 @@ def protein_atoms(topology: app.Topology, backbone: Backbone) -> tuple[list[int]
     while front:
         front = [other for atom in front for other in neighbours.get(atom, ()) if other not in found]
         found.update(front)
-    chosen = sorted(found)
+    chosen = sorted(found) if drawn is None else list(drawn)
     place = {atom: i for i, atom in enumerate(chosen)}
-    bonds = np.array([(place[a], place[b]) for a, b in pairs if a in place and b in place], dtype=np.int64)
     members = list(topology.residues())
+    absent = [members[i] for i, ca in zip(backbone.residue_index, backbone.ca, strict=True) if ca not in place]
+    require(
+        not absent,
+        f"backmap draws no atoms of {', '.join(f'{one.name} {one.id}' for one in absent[:3])}, which has N, CA and C; "
+        f"leave modified residues to the rigid bodies of a bundle without it",
+    )
+    bonds = np.array([(place[a], place[b]) for a, b in pairs if a in place and b in place], dtype=np.int64)
     residues = [
         {atom.name: place[atom.index] for atom in members[number].atoms() if atom.index in place}
         for number in backbone.residue_index

@@ -131,10 +131,10 @@ def test_slots_must_be_all_atoms_once():
 
 def test_what_hangs_on_a_residue_is_refused_by_name():
     modeller = app.Modeller(TOPOLOGY, POSITIONS * unit.nanometer)
-    ligand = modeller.topology.addResidue("LIG", next(modeller.topology.chains()), "99")
+    ligand = modeller.topology.addResidue("LIG", modeller.topology.addChain("X"), "99")
     lysine = next(atom for atom in modeller.topology.atoms() if atom.name == "NZ")
     modeller.topology.addBond(lysine, modeller.topology.addAtom("C1", app.element.carbon, ligand))
-    with pytest.raises(LatentError, match="has LIG 99 of chain A bonded to LYS 5, and CODLAD builds only the 20"):
+    with pytest.raises(LatentError, match="has LIG 99 of chain X bonded to LYS 5, and CODLAD builds only the 20"):
         backmapped_protein(random_model(), modeller.topology, np.vstack([POSITIONS, POSITIONS[-1:]]))
 
 

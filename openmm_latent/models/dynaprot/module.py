@@ -115,7 +115,7 @@ class GaussianProtein(ExplicitLatentModule):
 
     def noise_sizes(self) -> dict[str, int]:
         """Numbers of standard normals, that of `sample` among them."""
-        return {**super().noise_sizes(), "sample": self.n_latent}
+        return {**super().noise_sizes(), "sample": self.n_latent + self.n_decode_noise}
 
     def displacement(self, superposed: Tensor) -> Tensor:
         """Return how far along each mode superposed Cα atoms are: (b, n_residues, 3) -> (b, n_latent) [nm]."""
@@ -129,14 +129,18 @@ class GaussianProtein(ExplicitLatentModule):
     def decode(self, latent: Tensor, positions: Tensor, noise: Tensor) -> Tensor:
         """Return the current frame with its residues moved to where the latent has them: (b, n_atoms, 3) [nm].
 
-        What the modes do not span stays as in the frame, side-chain torsions included.
+        What the modes do not span stays as in the frame, side-chain torsions included; unless `place` says otherwise.
         """
         superposed, rotation, centre = self.superposition(positions.index_select(1, self.placement.cas), self.mean)
         change = latent.to(torch.float64) * self.deviations - self.displacement(superposed)
         shifts = torch.matmul(change, self.modes.transpose(0, 1)).view(-1, self.n_residues, 3)
         frame = torch.bmm(positions.to(torch.float64) - centre, rotation)
-        placed = self.placement(shifts, frame)
+        placed = self.place(shifts, frame, noise)
         return (torch.bmm(placed, rotation.transpose(1, 2)) + centre).to(torch.float32)
+
+    def place(self, shifts: Tensor, frame: Tensor, noise: Tensor) -> Tensor:
+        """Return all atoms of a frame whose Cα atoms move by `shifts`, (b, n_residues, 3) [nm], in double precision."""
+        return self.placement(shifts, frame)
 
     def propagate(
         self,
@@ -148,9 +152,9 @@ class GaussianProtein(ExplicitLatentModule):
         return self.persistence * latent + self.innovation * noise, state
 
     def sample(self, noise: Tensor) -> Tensor:
-        """Return independent conformations: (b, n_latent) -> (b, n_atoms, 3) [nm], placed on the mean."""
+        """Return independent conformations: (b, n_noise) -> (b, n_atoms, 3) [nm], placed on the mean."""
         frames = self.reference.to(torch.float32).unsqueeze(0).expand(noise.shape[0], -1, -1)
-        return self.decode(noise, frames, noise[:, :0])
+        return self.decode(noise[:, : self.n_latent], frames, noise[:, self.n_latent :])
 
     def slow(self, latent: Tensor) -> Tensor:
         """Return the modes of largest variance, (b, n_slow)."""

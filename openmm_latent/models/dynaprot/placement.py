@@ -11,7 +11,7 @@ peptide bonds stretched by a Gaussian that knows none of them, and atoms that ca
 
 DISCREPANCY(paper): the paper ends at Cα atoms; this is ours.
 
-A second way to all atoms, the `backmap` of a CODLAD bundle, would take what `chain_targets` returns.
+A second way to all atoms, the `backmap` of another bundle, takes what `chain_targets` returns; see `backmapped`.
 """
 
 from __future__ import annotations

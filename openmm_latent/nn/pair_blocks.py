@@ -12,8 +12,13 @@ Source: Jumper et al., Nature 596, 583 (2021), supplement, algorithms 11 to 15.
 
 from __future__ import annotations
 
+from typing import List  # noqa: UP035  TorchScript reads these annotations
+
 import torch
 from torch import Tensor, nn
+
+#: Logits of triangle attention that are worked on at a time, 512 MB of them: they grow as the cube of the residues.
+MOST_LOGITS = 2**27
 
 
 class TriangleMultiplication(nn.Module):
@@ -61,7 +66,7 @@ class TriangleAttention(nn.Module):
 
     def __init__(self, n_pair: int, n_heads: int, head_width: int, is_starting: bool):
         super().__init__()
-        self.is_starting, self.n_heads = is_starting, n_heads
+        self.is_starting, self.n_heads, self.most_logits = is_starting, n_heads, MOST_LOGITS
         self.norm = nn.LayerNorm(n_pair)
         self.to_queries_keys_values = nn.Linear(n_pair, 3 * n_heads * head_width, bias=False)
         self.to_bias = nn.Linear(n_pair, n_heads, bias=False)
@@ -78,9 +83,19 @@ class TriangleAttention(nn.Module):
         queries, keys, values = shaped.flatten(0, 1).permute(2, 0, 3, 1, 4).unbind(0)  # (b n, n_heads, n, head_width)
         bias = self.to_bias(normed).permute(0, 3, 1, 2)  # (b, n_heads, n, n), the same for each row
         hidden = (pair_mask.amax(1) == 0).view(n_batch, 1, 1, n)
-        bias = bias.masked_fill(hidden, -1e9).unsqueeze(1).expand(-1, n, -1, -1, -1).flatten(0, 1)
-        gathered = nn.functional.scaled_dot_product_attention(queries, keys, values, attn_mask=bias)
-        gathered = gathered.transpose(1, 2).reshape(n_batch, n, n, -1)
+        bias = bias.masked_fill(hidden, -1e9)
+        n_at_once = max(1, self.most_logits // (self.n_heads * n * n))
+        parts: List[Tensor] = []  # noqa: UP006
+        for first in range(0, n_batch * n, n_at_once):
+            rows = torch.arange(first, min(n_batch * n, first + n_at_once), device=pair.device)
+            some = bias.index_select(0, torch.div(rows, n, rounding_mode="floor"))
+            last = first + n_at_once
+            parts.append(
+                nn.functional.scaled_dot_product_attention(
+                    queries[first:last], keys[first:last], values[first:last], attn_mask=some
+                )
+            )
+        gathered = torch.cat(parts).transpose(1, 2).reshape(n_batch, n, n, -1)
         update = self.to_out(torch.sigmoid(self.to_gate(normed)) * gathered)
         return update if self.is_starting else update.transpose(1, 2)
 

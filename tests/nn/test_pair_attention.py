@@ -138,6 +138,16 @@ def test_triangles_reach_the_edges_that_they_should():
         assert torch.equal(changed, wanted), layer
 
 
+def test_attention_in_pieces_is_the_same():
+    pair, both = residues()[-1], torch.ones(2, N, N, dtype=torch.float64)
+    both[1, :, -2:] = both[1, -2:] = 0
+    for is_starting in (True, False):
+        layer = TriangleAttention(N_PAIR, 2, 4, is_starting).double()
+        whole = layer(pair, both)
+        layer.most_logits = 5 * 2 * N * N  # five rows at a time
+        torch.testing.assert_close(layer(pair, both), whole, atol=1e-12, rtol=0)
+
+
 def test_blocks_are_scriptable():
     single, turns, places, mask, pair = residues()
     layer, block, both = attention(N_PAIR), blocks(), torch.ones(2, N, N, dtype=torch.float64)

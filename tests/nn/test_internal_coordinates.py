@@ -13,6 +13,7 @@ from openmm import app, unit
 from torch import nn
 
 from openmm_latent.data import backbone
+from openmm_latent.data.residue_slots import read_residue_slots
 from openmm_latent.errors import LatentError
 from openmm_latent.nn.frame_coordinates import FrameCoordinates, residue_frames
 from openmm_latent.nn.internal_coordinates import Chirality, TraceCoordinates, trace_anchors
@@ -21,6 +22,7 @@ from openmm_latent.nn.residue_geometry import (
     INTERNAL_SLOTS,
     N_SLOTS,
     RESIDUE_NAMES,
+    SG,
     UNKNOWN,
     bond_pairs,
     describe_residues,
@@ -153,6 +155,40 @@ def test_there_and_back_is_exact_from_positions():
     built = coordinates.to_cartesian(positions[:, :, CA], coordinates.to_internal(positions))
     assert built.dtype == torch.float32
     assert float((built - positions).abs().max()) < 1e-6
+
+
+@pytest.mark.parametrize("file", ["tests/data/capped_peptide.pdb", "examples/data/two_chains.pdb"])
+def test_there_and_back_is_exact_with_caps_and_bridges(file):
+    """Real structures: nothing hangs on a bridge, so both sulphurs come back, and so do ends with and without OXT."""
+    pdb = app.PDBFile(str(Path(__file__).parents[2] / file))
+    places = np.array(pdb.positions.value_in_unit(unit.nanometer))
+    slots = read_residue_slots(pdb.topology, places)
+    assert slots.disulphides.tolist() == [[0, 7]]
+    assert slots.residues.has_oxt.sum() == (0 if "capped" in file else 2)
+    coordinates = TraceCoordinates(slots.residues)
+    positions = torch.tensor(slots.take(places)[None])
+    built = coordinates.to_cartesian(positions[:, :, CA], coordinates.to_internal(positions))
+    assert float((built - positions).abs().max()) < 1e-10
+    bridge = built[0, [0, 7], SG]
+    assert float((bridge[0] - bridge[1]).norm()) == pytest.approx(0.2037, abs=1e-3)
+    raw = 0.1 * torch.randn(2, len(slots.residues), 14, 3, generator=torch.Generator().manual_seed(12)).double()
+    internal = coordinates.bounded(raw)
+    again = coordinates.to_internal(coordinates.to_cartesian(positions[:, :, CA].expand(2, -1, -1), internal))
+    assert difference(again, internal) < 1e-5
+
+
+def test_there_and_back_is_exact_at_ends_without_oxt_and_at_breaks():
+    """Every residue before and after a break in a chain, and at a capped end."""
+    kinds = np.repeat(ALL, 6)
+    joined = np.tile([True, True, True, False, True, True], len(ALL))
+    joined[0] = False
+    residues = describe_residues(kinds, is_joined=joined, has_oxt=np.zeros(len(kinds), dtype=bool))
+    coordinates = TraceCoordinates(residues)
+    positions = random_structure(residues, 2, seed=13, dtype=torch.float64)
+    internal = coordinates.to_internal(positions)
+    built = coordinates.to_cartesian(positions[:, :, CA], internal)
+    assert float((built - positions).abs().max()) < 1e-10
+    assert difference(coordinates.to_internal(built), internal) < 1e-10
 
 
 def test_there_and_back_is_exact_from_internal_coordinates():

@@ -170,8 +170,8 @@ class ContextEmbedding(nn.Module):
 
     Source: AlphaFold 3, algorithms 3 and 5. DISCREPANCY(AlphaFold 3, algorithm 5): atoms are told by element, place in
     their residue, hydrogens, neighbours and charge instead of a reference conformer's positions and names: bonds, with
-    their orders, say as much and need no conformer. DISCREPANCY(ATMOS, A.1): the paper fine-tunes Protenix's trunk, with
-    its alignments; here are learned embeddings and, where given, features that another trunk has computed.
+    their orders, say as much and need no conformer. DISCREPANCY(ATMOS, A.1): the paper fine-tunes Protenix's trunk,
+    with its alignments; here are learned embeddings and, where given, features that another trunk has computed.
     """
 
     def __init__(self, config: ATMOSConfig):

@@ -51,6 +51,7 @@ class ATMOSConfig:
 
     # noise, in the decoder's training and sampling
     data_scale: float = 0.0  # [nm] standard deviation of one coordinate of what is drawn; 0: training measures it
+    fine_data_scale: float = 0.0  # [nm] the same of the interpolator
     log_mean: float = -1.2
     log_std: float = 1.5
     n_sampling_steps: int = 20
@@ -87,7 +88,9 @@ class ATMOSConfig:
         counts += " n_token n_token_blocks n_token_heads n_distogram_bins upsampling n_windows n_draws n_crop n_steps"
         for name in counts.split():
             require(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in "n_context_blocks n_trunk_single n_trunk_pair data_scale geometry_weight churn".split():
+        for (
+            name
+        ) in "n_context_blocks n_trunk_single n_trunk_pair data_scale fine_data_scale geometry_weight churn".split():
             require(getattr(self, name) >= 0, f"{name} must not be negative, got {getattr(self, name)}")
         for name in "learning_rate gradient_clip log_std ligand_weight noise_scale step_scale rho".split():
             require(getattr(self, name) > 0, f"{name} must be positive, got {getattr(self, name)}")
@@ -130,6 +133,7 @@ CONFIGS: dict[str, ATMOSConfig] = {
         predicts_shift=False,
         turns=True,
         data_scale=1.6,
+        fine_data_scale=1.6,
         n_sampling_steps=200,
         level_least=4e-4,
         level_most=160.0,

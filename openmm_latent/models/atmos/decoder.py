@@ -6,7 +6,8 @@
 | x-tilde, tau | `noisy` [nm], `noise_level` [nm] |
 | x-hat | what `forward` returns [nm] |
 
-A decoder of shifts draws x_t - x_(t-1) and sees x_(t-1), the anchor; one of positions draws x_t and sees the state alone.
+A decoder of shifts draws x_t - x_(t-1) and sees x_(t-1), the anchor; one of positions draws x_t and sees the state
+alone.
 
 Source: ATMOS, section 3.3 and A.3; Abramson et al., Nature 630, 493 (2024), supplement, algorithms 20, 21 and 23.
 DISCREPANCY(ATMOS, equation 9): the anchor's positions among what the decoder sees are ours, after the remark at
@@ -40,15 +41,16 @@ class Decoder(nn.Module):
     Parameters
     ----------
     config : ATMOSConfig
-        Its `data_scale` must be known.
+    data_scale : float
+        [nm] of one coordinate of what is drawn; 0 where it is not known yet, which serves for counting alone.
     """
 
-    def __init__(self, config: ATMOSConfig):
+    def __init__(self, config: ATMOSConfig, data_scale: float):
         super().__init__()
         n_single, n_pair, n_atom, n_token = config.n_single, config.n_pair, config.n_atom, config.n_token
         self.n_atom_blocks = config.n_atom_blocks
         self.per_molecule, self.per_way = 1.0 / _MOLECULE, 1.0 / _WAY
-        self.edm = EDM(config.data_scale if config.data_scale > 0 else 1.0, config.log_mean, config.log_std)
+        self.edm = EDM(data_scale if data_scale > 0 else 1.0, config.log_mean, config.log_std)
         # conditions: what the state and the chemistry say, once a sample
         self.of_single = nn.Sequential(nn.LayerNorm(2 * n_single), nn.Linear(2 * n_single, n_single))
         self.single_transition = Transition(n_single, 2)
@@ -120,7 +122,7 @@ class Decoder(nn.Module):
         atom_pairs = atom_pairs + self.atom_pair_of_anchor(near)
         atom_bias = self.atom_biases(atom_pairs, chemistry.key_mask)
         indices = [chemistry.token, chemistry.queries, chemistry.keys, everyone]
-        return [single, atoms] + indices + token_bias + atom_bias
+        return [single, atoms] + indices + token_bias + atom_bias  # noqa: RUF005  TorchScript unpacks no lists
 
     def forward(self, noisy: Tensor, noise_level: Tensor, prepared: List[Tensor]) -> Tensor:  # noqa: UP006
         """Denoise.

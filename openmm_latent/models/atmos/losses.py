@@ -64,8 +64,8 @@ def denoising_loss(
     Tensor
         Scalar, about 1 for a network that says nothing: the mean over coordinates and frames.
 
-    Source: ATMOS, equations 11 and 12. DISCREPANCY(ATMOS, equation 12): its weight for each data set's scale of noise is
-    the data scale in `level_weight`.
+    Source: ATMOS, equations 11 and 12. DISCREPANCY(ATMOS, equation 12): its weight for each data set's scale of noise
+    is the data scale in `level_weight`.
     """
     aligned = superpose_each(superposition, target, denoised.detach(), weights)
     errors = (denoised - aligned).square().mean(-1)  # (b, n_atoms)
@@ -84,8 +84,8 @@ def geometry_loss(denoised: Tensor, target: Tensor, pairs: Tensor, level_weight:
     level_weight : Tensor
         (b,) [1/nm^2]
 
-    DISCREPANCY(ATMOS, equation 13): the paper starts from a decoder that knows bond lengths and angles from the PDB; one
-    that starts from nothing is told of them.
+    DISCREPANCY(ATMOS, equation 13): the paper starts from a decoder that knows bond lengths and angles from the PDB;
+    one that starts from nothing is told of them.
     """
     if len(pairs) == 0:
         return denoised.sum() * 0.0

@@ -53,14 +53,14 @@ class BoundNetwork(nn.Module):
         network = copy.deepcopy(network).cpu().eval()
         with torch.no_grad():
             context = network.context(chemistry, *trunk)
-        for name, value in [*zip(Chemistry._fields, chemistry, strict=True)]:
+        for name, value in zip(Chemistry._fields, chemistry, strict=True):
             self.register_buffer(f"of_{name}", value.clone())
         for name, value in zip(Context._fields, context, strict=True):
             self.register_buffer(f"context_{name}", value.clone())
         decoder = network.decoder
         network.context, network.decoder, network.to_distogram = nn.Identity(), nn.Identity(), nn.Identity()
         self.network, self.time_step = network, float(time_step)
-        levels = karras_levels(n_steps, config.data_scale, config.level_least, config.level_most, config.rho)
+        levels = karras_levels(n_steps, decoder.edm.data_scale, config.level_least, config.level_most, config.rho)
         self.sampler = EDMSampler(
             decoder,
             levels,
@@ -181,8 +181,8 @@ class BoundComplex(LatentModule):
         reference = np.asarray(reference, dtype=np.float64)
         require(
             reference.shape == (tokens.n_atoms, 3) and bool(np.isfinite(reference).all()),
-            f"reference must be finite and of shape (n_atoms={tokens.n_atoms}, 3) [nm], got {reference.shape}; give the "
-            f"model atoms' positions",
+            f"reference must be finite and of shape (n_atoms={tokens.n_atoms}, 3) [nm], got {reference.shape}; give "
+            f"the model atoms' positions",
         )
         require(config.data_scale > 0, "model has no data_scale: train it, or give its configuration a positive one")
         n_tokens, n_steps = len(tokens), config.n_sampling_steps if n_steps is None else n_steps

@@ -86,7 +86,7 @@ class StateSpaceNetwork(nn.Module):
         self.encoder = GeometricEncoder(config)
         self.times = TimeEmbedding(config.n_time)
         self.transition = StateTransition(config)
-        self.decoder = Decoder(config)
+        self.decoder = Decoder(config, config.fine_data_scale if is_interpolator else config.data_scale)
         self.blank_single = nn.Parameter(torch.zeros(n_single))
         self.blank_pair = nn.Parameter(torch.zeros(n_pair))
         self.end_single = nn.Linear(n_single, n_single) if is_interpolator else nn.Identity()

@@ -38,7 +38,7 @@ from openmm_latent.nn.residue_geometry import (
     describe_residues,
     residue_tables,
 )
-from openmm_latent.topology import CAPS, SOLVENT
+from openmm_latent.topology import CAPS, SOLVENT, heavy_atoms
 
 #: What to do with residues that are none of the 20.
 OTHERS = ("refuse", "leave out")
@@ -183,6 +183,27 @@ def _connected(types: np.ndarray, chains: np.ndarray, atoms: np.ndarray, positio
     gap = np.linalg.norm(positions[atoms[1:, N]] - positions[atoms[:-1, C]], axis=1)
     is_joined = np.concatenate([[False], (chains[1:] == chains[:-1]) & (gap < _LONGEST_PEPTIDE)])
     return describe_residues(types, chains, is_joined, atoms[:, OXT] >= 0)
+
+
+def require_nothing_hangs_on(found: ResidueSlots, topology: app.Topology, family: str) -> None:
+    """Refuse a protein on which heavy atoms other than caps hang by bonds: they would stay behind when it moves.
+
+    Raises
+    ------
+    LatentError
+        There are such atoms; the sentence names residues and the family that cannot move them.
+    """
+    inside = set(found.atoms[found.atoms >= 0].tolist())
+    atoms = list(topology.atoms())
+    outside = {atom for atom in heavy_atoms(topology) if atoms[atom].residue.name not in CAPS} - inside
+    for bond in topology.bonds():
+        for here, there in ((bond[0], bond[1]), (bond[1], bond[0])):
+            require(
+                here.index not in inside or there.index not in outside,
+                f"topology has {there.residue.name} {there.residue.id} of chain {there.residue.chain.id} bonded to "
+                f"{here.residue.name} {here.residue.id}, and {family} builds only the 20 amino acids; cut off modified "
+                f"residues and covalent ligands, or use another family",
+            )
 
 
 def exchange_symmetric(residues: Residues, positions: np.ndarray) -> np.ndarray:

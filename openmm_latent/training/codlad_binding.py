@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from openmm import app
 
-from openmm_latent.data.residue_slots import ResidueSlots, read_residue_slots
+from openmm_latent.data.residue_slots import read_residue_slots, require_nothing_hangs_on
 from openmm_latent.errors import require
 from openmm_latent.models.codlad.module import CODLAD, BackmappedProtein
 from openmm_latent.models.codlad.weights import load_weights
 from openmm_latent.nn.residue_geometry import N_SLOTS
-from openmm_latent.topology import CAPS, describe_atoms, heavy_atoms
+from openmm_latent.topology import describe_atoms
 
 #: A jump draws what is independent of the frame before; side chains need about so long for it [ps].
 LAG_TIME = 100.0
@@ -117,24 +117,9 @@ def backmapped_protein(
         f"of the whole topology",
     )
     found = read_residue_slots(topology, positions, others="leave out")
-    _require_nothing_hangs_on(found, topology)
+    require_nothing_hangs_on(found, topology, "CODLAD")
     flat = found.atoms.reshape(-1)
     slots = np.flatnonzero(flat >= 0)
     slots = slots[np.argsort(flat[slots])]  # the topology's order
     module = BackmappedProtein(model, found.residues, slots, n_steps, found.disulphides)
     return module.eval(), flat[slots].tolist()
-
-
-def _require_nothing_hangs_on(found: ResidueSlots, topology: app.Topology) -> None:
-    """Refuse a protein on which heavy atoms other than caps hang by bonds: they would stay behind when it moves."""
-    inside = set(found.atoms[found.atoms >= 0].tolist())
-    atoms = list(topology.atoms())
-    outside = {atom for atom in heavy_atoms(topology) if atoms[atom].residue.name not in CAPS} - inside
-    for bond in topology.bonds():
-        for here, there in ((bond[0], bond[1]), (bond[1], bond[0])):
-            require(
-                here.index not in inside or there.index not in outside,
-                f"topology has {there.residue.name} {there.residue.id} of chain {there.residue.chain.id} bonded to "
-                f"{here.residue.name} {here.residue.id}, and CODLAD builds only the 20 amino acids; cut off modified "
-                f"residues and covalent ligands, or use another family",
-            )

@@ -19,6 +19,7 @@ from openmm_latent.errors import LatentError, require
 BINDERS: dict[str, str] = {
     "dynaprot": "openmm_latent.training.dynaprot_binding:bind_dynaprot",
     "codlad": "openmm_latent.training.codlad_binding:bind_codlad",
+    "confrover": "openmm_latent.training.confrover_binding:bind_confrover",
 }
 
 #: Family -> "module:path" of weights that come with the package; the family's bare name stands for them.
@@ -49,6 +50,16 @@ def bind(
             show_default="residues move as rigid bodies",
         ),
     ] = None,
+    n_steps: Annotated[
+        int | None,
+        typer.Option(
+            help="Diffusion steps of a frame (codlad, confrover); fewer: coarser.", show_default="the model's"
+        ),
+    ] = None,
+    features: Annotated[
+        Path | None,
+        typer.Option(help="A folding network's features of the sequence, .npz (confrover).", show_default="none"),
+    ] = None,
 ) -> None:
     """Bind a transferable family's weights to a structure: a bundle for that system, without training.
 
@@ -61,6 +72,8 @@ def bind(
     - `openmm-latent bind codlad.weights.pt --top protein.pdb --out atoms.latent.pt`
 
     - `openmm-latent bind dynaprot --top protein.pdb --out protein.latent.pt --backmap atoms.latent.pt`
+
+    - `openmm-latent bind confrover.weights.pt --top protein.pdb --out protein.latent.pt --lag-time 100`
     """
     from openmm_latent.data.trajectories import load_topology
 
@@ -78,7 +91,13 @@ def bind(
     )
     topology, positions = load_topology(top)
     require(positions is not None, f"top (--top) {top} has no positions; give a PDB or mmCIF file")
-    given = {"lag_time": lag_time, "relaxation_time": relaxation_time, "backmap": backmap}
+    given = {
+        "lag_time": lag_time,
+        "relaxation_time": relaxation_time,
+        "backmap": backmap,
+        "n_steps": n_steps,
+        "features": features,
+    }
     chosen = {name: value for name, value in given.items() if value is not None}
     binder = load_binder(family)
     unknown = [f"--{name.replace('_', '-')}" for name in chosen if name not in signature(binder).parameters]

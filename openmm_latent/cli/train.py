@@ -249,6 +249,96 @@ def codlad(
     )
 
 
+@train_app.command(cls=Command)
+def confrover(
+    data: DataOption,
+    out: Annotated[Path, typer.Option(help="The weights to write, e.g. confrover.weights.pt.")],
+    config: Annotated[str, typer.Option(help="Size of the model: tiny (minutes on two cores) or paper.")] = "tiny",
+    objectives: Annotated[
+        str, typer.Option(help="Comma-separated: trajectory, single, interpolation; in equal shares.")
+    ] = "trajectory,single,interpolation",
+    start: Annotated[
+        Path | None, typer.Option(help="Weights to go on from, of the same config.", show_default="random ones")
+    ] = None,
+    features: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder with a folding network's features, PROTEIN.npz each; `paper` needs them.", show_default="none"
+        ),
+    ] = None,
+    validation: Annotated[
+        float, typer.Option(help="Share of the proteins kept apart, to keep the weights best on these; 0 for none.")
+    ] = 0.0,
+    temperature: TemperatureOption = None,
+    stride: Annotated[int, typer.Option(help="Read every n-th frame; windows stride further, at random.")] = 1,
+    frame_spacing: Annotated[
+        float | None, typer.Option(help="[ps], for files that store no time.", show_default="read from the files")
+    ] = None,
+    leave_out: Annotated[
+        bool, typer.Option("--leave-out", help="Leave ligands and modified residues out, instead of refusing.")
+    ] = False,
+    steps: Annotated[int | None, typer.Option(help="Training steps.", show_default="the configuration's")] = None,
+    seed: SeedOption = 1,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    work: Annotated[Path | None, typer.Option(help="Folder for checkpoints.", show_default="OUT.work")] = None,
+    resume: Annotated[bool, typer.Option(help="Go on from the checkpoints of an interrupted training.")] = True,
+) -> None:
+    """Train ConfRover: from frames of any protein to the next ones, to independent ones, and to those between two.
+
+    **Examples**
+
+    - `openmm-latent train confrover --data proteins/ --out confrover.weights.pt`
+
+    - `openmm-latent train confrover --data atlas/ --out atlas.weights.pt --config paper --features openfold/ --objectives
+      trajectory,single --device cuda`
+    """
+    from openmm_latent.data.datasets import data_facts
+    from openmm_latent.data.frame_windows import read_protein_runs
+    from openmm_latent.data.recognise import open_dataset
+    from openmm_latent.models.confrover import load_weights
+    from openmm_latent.models.confrover.features import read_features
+    from openmm_latent.training.confrover import train_confrover
+
+    require(out.parent.is_dir(), f"out (--out): the folder '{out.parent}' does not exist; create it first")
+    begun = None if start is None else load_weights(start)[0]
+    dataset = open_dataset(data, frame_spacing=frame_spacing)
+    others = "leave out" if leave_out else "refuse"
+    taught, *apart = (
+        read_protein_runs(part, temperature=temperature, stride=stride, others=others)
+        for part in _split(dataset, validation, seed)
+    )
+    every = [*taught, *(apart[0] if apart else [])]
+    read = {one.name: read_features(features / f"{one.name}.npz", one.residues) for one in every if features}
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(
+        f"{sum(one.n_frames for one in taught)} frames of {len(taught)} proteins to learn from, "
+        f"{len(apart[0]) if apart else 0} proteins kept apart"
+    )
+    with progress_bar() as bar:
+        task = bar.add_task("training", total=None)
+
+        def show(done: int, total: int, loss: float, judged: float) -> None:
+            bar.update(task, completed=done, total=total, description=f"loss {loss:.3g}, apart {judged:.3g}")
+
+        train_confrover(
+            taught,
+            config=config if begun is None else begun.config,
+            objectives=[name.strip() for name in objectives.split(",")],
+            validation=apart[0] if apart else (),
+            start=begun,
+            features=read,
+            out=out,
+            work_directory=out.with_name(out.name + ".work") if work is None else work,
+            n_steps=steps,
+            seed=seed,
+            device=device,
+            resume=resume,
+            progress=show,
+            facts=data_facts(dataset, temperature),
+        )
+    console.print(f"wrote {out}\nnext: openmm-latent bind {out} --top PROTEIN --out protein.latent.pt", markup=False)
+
+
 def _split(dataset: DataSet, validation: float, seed: int) -> tuple[DataSet, ...]:
     """Return the proteins to learn from and, where `validation` is a share of them, those that are kept apart."""
     from openmm_latent.data.splits import split_at_random

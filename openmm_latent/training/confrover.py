@@ -30,6 +30,7 @@ from openmm_latent.data.frame_windows import FrameWindows, ProteinRuns, draw_win
 from openmm_latent.errors import require
 from openmm_latent.models.confrover import CONFIGS, ConfRover, ConfRoverConfig, save_weights
 from openmm_latent.models.confrover.losses import CleanFrames, FrameLoss
+from openmm_latent.nn.residue_geometry import CA
 from openmm_latent.training.devices import resolve_device
 
 #: Told now and then: steps done, steps in all, training loss, validation loss (NaN without validation).
@@ -67,7 +68,8 @@ def train_confrover(
     examples : sequence of ProteinRuns
         From `read_protein_runs` or `runs_of`.
     config : str or ConfRoverConfig
-        "tiny", "paper" or one of your own.
+        "tiny" or "paper", with the data's spread and frame spacing for `position_scale` and `time_unit`; or one of your
+        own, as it is.
     objectives : sequence of str
         Some of "trajectory", "single" and "interpolation"; the paper trains the first two, then all three.
     validation : sequence of ProteinRuns
@@ -105,7 +107,8 @@ def train_confrover(
 
     Source: ConfRover, section 3.3 and appendix D.2.
     """
-    chosen = _resolve_config(config, n_steps)
+    require(len(examples) > 0, "examples must hold at least one protein, got none; read some with read_protein_runs")
+    chosen = _resolve_config(config, examples, n_steps)
     _require_sound(examples, objectives, chosen, features)
     if out is not None:
         require(Path(out).parent.is_dir(), f"out: the folder '{Path(out).parent}' does not exist; create it first")
@@ -375,11 +378,23 @@ def learning_rate(config: ConfRoverConfig, step: int) -> float:
     return config.final_rate + (config.learning_rate - config.final_rate) * falling
 
 
-def _resolve_config(config: str | ConfRoverConfig, n_steps: int | None) -> ConfRoverConfig:
+def _resolve_config(
+    config: str | ConfRoverConfig, examples: Sequence[ProteinRuns], n_steps: int | None
+) -> ConfRoverConfig:
     if isinstance(config, str):
         require(config in CONFIGS, f"config must be one of {', '.join(CONFIGS)}, got {config!r}")
-        config = CONFIGS[config]
+        spacing = min(one.frame_spacing for one in examples)
+        config = replace(CONFIGS[config], position_scale=position_spread(examples), time_unit=spacing)
     return config if n_steps is None else replace(config, n_steps=n_steps)
+
+
+def position_spread(examples: Sequence[ProteinRuns]) -> float:
+    """Return the standard deviation of a coordinate of Cα about their centre, the mean over proteins [nm]."""
+    spreads = []
+    for one in examples:
+        ca = np.concatenate([run[:: max(1, len(run) // 10), :, CA] for run in one.runs])
+        spreads.append(float((ca - ca.mean(axis=1, keepdims=True)).std()))
+    return float(np.mean(spreads))
 
 
 def _require_sound(
@@ -388,7 +403,6 @@ def _require_sound(
     config: ConfRoverConfig,
     features: Mapping[str, Features] | None,
 ) -> None:
-    require(len(examples) > 0, "examples must hold at least one protein, got none; read some with read_protein_runs")
     require(
         len(objectives) > 0 and set(objectives) <= set(OBJECTIVES),
         f"objectives must be some of {', '.join(OBJECTIVES)}, got {', '.join(map(repr, objectives)) or 'none'}",

@@ -11,6 +11,7 @@ enters only through `noise`, standard normal, made by the integrator.
 | `encode(positions)` | (b, n, 3) -> (b, n_latent), invariant to rotation and translation |
 | `decode(latent, positions, noise)` | (b, n_latent), (b, n, 3), (b, n_decode_noise) -> (b, n, 3) on that frame |
 | `propagate(latent, state, noise)` | (b, n_latent), tensors, (b, n_propagate_noise) -> (b, n_latent), tensors |
+| `backmap(trace, noise)` | (b, n_residues, 3), (b, n_backmap_noise) -> (b, n, 3); Cα in the order of the model atoms |
 | `slow(latent)` | (b, n_latent) -> (b, n_slow) |
 | `propose(slow, noise)` | (b, n_slow), (b, n_propose_noise) -> (b, n_slow), a draw from q(. given slow) |
 | `log_density(to, start)` | (b, n_slow), (b, n_slow) -> (b,), ln q(to given start): that of `propose`, normalised |

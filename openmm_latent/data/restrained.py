@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import openmm
@@ -14,7 +15,7 @@ from openmm_latent.data.platforms import choose_platform
 from openmm_latent.errors import LatentError, require
 from openmm_latent.geometry import dihedrals
 from openmm_latent.metrics.violations import CLOSE_CUTOFF, clash_counts
-from openmm_latent.topology import find_structure
+from openmm_latent.topology import CAPS, find_structure
 
 #: Of the harmonic restraint of each Cα [kJ/mol/nm^2]: 1 kT is 1 pm^2 away.
 STIFFNESS = 10_000.0
@@ -247,18 +248,32 @@ class RestrainedMinimiser:
         return state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)
 
 
+def _require_whole(topology: app.Topology) -> None:
+    """Refuse a chain with a break, where the force field has no form for the residues on both sides."""
+    bonded = {frozenset((a.index, b.index)) for a, b in topology.bonds()}
+    for chain in topology.chains():
+        residues = list(chain.residues())
+        for before, after in pairwise(residues):
+            ends = [atom.index for atom in before.atoms() if atom.name == "C"]
+            starts = [atom.index for atom in after.atoms() if atom.name == "N"]
+            is_capped = before.name in CAPS and before.name != "ACE"
+            require(
+                is_capped or any(frozenset((c, n)) in bonded for c in ends for n in starts),
+                f"chain {chain.id} is broken after {before.name} {before.id}, and hydrogens are added to whole chains "
+                f"alone; do without --relax, or give both pieces caps, or chains of their own",
+            )
+
+
 def _with_hydrogens(topology: app.Topology, positions: np.ndarray, solvent: str) -> tuple[app.Topology, np.ndarray]:
     """Add hydrogens; Modeller draws from Python's `random`, whose state is put back."""
+    _require_whole(topology)
     modeller = app.Modeller(topology, np.asarray(positions) * unit.nanometer)
     state = random.getstate()
     random.seed(1)
     try:
         modeller.addHydrogens(force_field(solvent), pH=7.0)
     except (ValueError, openmm.OpenMMException) as error:
-        raise LatentError(
-            f"hydrogens cannot be added ({' '.join(str(error).split())}); do without --relax, or mend the trace where "
-            f"its chain is broken"
-        ) from error
+        raise LatentError(f"hydrogens cannot be added ({' '.join(str(error).split())}); do without --relax") from error
     finally:
         random.setstate(state)
     return modeller.topology, np.array(modeller.positions.value_in_unit(unit.nanometer))

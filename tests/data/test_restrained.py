@@ -109,3 +109,12 @@ def test_frames_of_another_shape_are_refused(minimiser):
         minimiser.relax(POSITIONS[1:])
     with pytest.raises(LatentError, match="positions must be finite"):
         minimiser.relax(np.full_like(POSITIONS, np.nan))
+
+
+def test_a_broken_chain_is_refused():
+    modeller = app.Modeller(TOPOLOGY, POSITIONS * unit.nanometer)
+    modeller.delete([residue for residue in TOPOLOGY.residues() if residue.name == "PRO"])
+    with pytest.raises(
+        LatentError, match="chain A is broken after ALA 3, and hydrogens are added to whole chains alone"
+    ):
+        RestrainedMinimiser(modeller.topology, np.array(modeller.positions._value), "vacuum", "Reference")

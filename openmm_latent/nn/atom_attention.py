@@ -1,6 +1,6 @@
 """Attention among atoms within windows along their order, biased by features of pairs.
 
-A window of queries sees a wider window of keys about it, so that cost grows with the number of atoms and not its square.
+A window of queries sees a wider window of keys about it, so that cost grows with the number of atoms, not its square.
 Biases of all blocks are made at once: where the same pairs are looked at in many diffusion steps, they are made once.
 
 | symbol | variable |

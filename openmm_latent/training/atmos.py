@@ -120,7 +120,7 @@ def train_atmos(
         model.interpolator = _train(chosen, fine, files.of(STAGES[1]), seed, device, told.get(STAGES[1]), True)
     model.eval()
     if out is not None:
-        save_weights(out, model, _training_facts(examples, validation, seed, facts))
+        save_weights(out, model, _training_facts(examples, validation, chosen, seed, facts))
     return model
 
 
@@ -249,7 +249,7 @@ class _Teacher:
         """Return the objective of one batch."""
         config, chemistry = self.config, batch.chemistry
         context = network.context(chemistry, *batch.trunk)
-        states, anchors, ways, targets = self._unroll(network, batch, context)
+        states, anchors, ways, targets = self._unroll(network, batch, context, generator)
         single, pair = (torch.cat([state[i] for state in states]) for i in (0, 1))
         anchor, way, target = torch.cat(anchors), torch.cat(ways), torch.cat(targets)
         prepared = network.decoder.prepare(single, pair, anchor, way, chemistry, context)
@@ -271,7 +271,7 @@ class _Teacher:
         return total + config.distogram_weight * distogram_loss(network.distogram(pair), centres)
 
     def _unroll(
-        self, network: StateSpaceNetwork, batch: _Batch, context: Any
+        self, network: StateSpaceNetwork, batch: _Batch, context: Any, generator: torch.Generator
     ) -> tuple[list[list[Tensor]], list[Tensor], list[Tensor], list[Tensor]]:
         """Show the true frames one after the other; return states, anchors, ways and targets, one of each a step."""
         frames, chemistry = batch.frames, batch.chemistry
@@ -284,7 +284,8 @@ class _Teacher:
             anchors.append(batch.reference)
             targets.append(frames[:, 0])
         for number in range(n_frames - 1):
-            now, later = frames[:, number], frames[:, number + 1]
+            later, noise = frames[:, number + 1], torch.randn(frames[:, 0].shape, generator=generator)
+            now = frames[:, number] + self.config.frame_noise * noise.to(frames)
             if batch.ends is None:
                 state = network.advance(state, now, step, chemistry, context)
                 goal = now
@@ -471,6 +472,7 @@ def _key(
 def _training_facts(
     examples: Sequence[ComplexFrames],
     validation: Sequence[ComplexFrames],
+    config: ATMOSConfig,
     seed: int,
     facts: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
@@ -478,7 +480,8 @@ def _training_facts(
     return {
         "complexes": {example.name: {"tokens": len(example.tokens), "frames": len(example)} for example in examples},
         "validation": [example.name for example in validation],
-        "references": describe_references(examples),
+        "references": {} if config.turns else describe_references(examples),
+        "knows_charges": all(example.tokens.knows_charges for example in examples),
         "seed": seed,
         "digest": _digest(examples),
         **dict(facts or {}),

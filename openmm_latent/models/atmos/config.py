@@ -52,11 +52,11 @@ class ATMOSConfig:
     # noise, in the decoder's training and sampling
     data_scale: float = 0.0  # [nm] standard deviation of one coordinate of what is drawn; 0: training measures it
     fine_data_scale: float = 0.0  # [nm] the same of the interpolator
-    log_mean: float = -1.2
-    log_std: float = 1.5
-    n_sampling_steps: int = 20
-    level_least: float = 2e-3  # in units of data_scale
-    level_most: float = 40.0
+    log_mean: float = 0.0  # of ln(noise level / data_scale) in training: shifts hold no detail far below their scale
+    log_std: float = 1.2
+    n_sampling_steps: int = 16
+    level_least: float = 0.02  # in units of data_scale
+    level_most: float = 20.0
     rho: float = 7.0
     churn: float = 0.4
     churn_above: float = 0.005  # [nm]
@@ -78,6 +78,7 @@ class ATMOSConfig:
     n_crop: int = 256  # tokens
     n_steps: int = 1500  # of each network
     learning_rate: float = 2e-3
+    frame_noise: float = 0.01  # [nm] added to frames that are given: what is drawn is never quite as smooth
     gradient_clip: float = 1.0
     average: float = 0.995  # of the running mean of weights, which is what is kept
 
@@ -88,9 +89,10 @@ class ATMOSConfig:
         counts += " n_token n_token_blocks n_token_heads n_distogram_bins upsampling n_windows n_draws n_crop n_steps"
         for name in counts.split():
             require(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
-        for (
-            name
-        ) in "n_context_blocks n_trunk_single n_trunk_pair data_scale fine_data_scale geometry_weight churn".split():
+        sizes = (
+            "n_context_blocks n_trunk_single n_trunk_pair data_scale fine_data_scale geometry_weight churn frame_noise"
+        )
+        for name in sizes.split():
             require(getattr(self, name) >= 0, f"{name} must not be negative, got {getattr(self, name)}")
         for name in "learning_rate gradient_clip log_std ligand_weight noise_scale step_scale rho".split():
             require(getattr(self, name) > 0, f"{name} must be positive, got {getattr(self, name)}")
@@ -107,7 +109,7 @@ class ATMOSConfig:
         require(0.0 <= self.average < 1.0, f"average must lie between 0 and 1, got {self.average}; 0.999 is usual")
 
 
-#: `tiny` trains in minutes on one core, with 0.4 million parameters a network; `paper` has the published sizes, 160
+#: `tiny` trains in minutes on one core, with 0.57 million parameters a network; `paper` has the published sizes, 221
 #: million, most of them in the decoder. DISCREPANCY(ATMOS, A.1): four Pairformer blocks stand for Protenix's trunk.
 CONFIGS: dict[str, ATMOSConfig] = {
     "tiny": ATMOSConfig(),
@@ -134,6 +136,8 @@ CONFIGS: dict[str, ATMOSConfig] = {
         turns=True,
         data_scale=1.6,
         fine_data_scale=1.6,
+        log_mean=-1.2,
+        log_std=1.5,
         n_sampling_steps=200,
         level_least=4e-4,
         level_most=160.0,
@@ -148,6 +152,7 @@ CONFIGS: dict[str, ATMOSConfig] = {
         n_draws=12,
         n_steps=40_000,
         learning_rate=1e-4,
+        frame_noise=0.0,
         average=0.999,
     ),
 }

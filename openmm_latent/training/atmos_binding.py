@@ -1,0 +1,151 @@
+"""From a trained ATMOS and one structure to a bundle for that complex."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openmm
+from openmm import app
+
+from openmm_latent.data.complex_tokens import ComplexTokens, read_tokens
+from openmm_latent.errors import require
+from openmm_latent.models.atmos import ATMOS
+from openmm_latent.models.atmos.module import BoundComplex
+from openmm_latent.models.atmos.weights import chemistry_key, load_weights
+from openmm_latent.topology import describe_atoms
+
+REFERENCES = ("ATMOS, Atomic Trajectory Modeling with State Space Models for Biomolecular Dynamics",)
+
+
+def bind_atmos(
+    weights: str | Path,
+    topology: app.Topology,
+    positions: np.ndarray,
+    out: str | Path,
+    *,
+    system: openmm.System | None = None,
+    ligands: Sequence[str | Path] = (),
+    trunk: tuple[np.ndarray, np.ndarray] | None = None,
+    n_steps: int | None = None,
+    is_ode: bool = False,
+) -> Path:
+    """Write the bundle of one complex, without training.
+
+    Parameters
+    ----------
+    weights : path
+        What `train atmos` wrote.
+    topology : openmm.app.Topology
+        All heavy atoms but those of water and ions become model atoms, ligands included.
+    positions : ndarray
+        (n_particles, 3) [nm] of the whole topology: the reference on which frames are superposed.
+    out : path
+        The bundle.
+    system : openmm.System, optional
+        Made from the topology; needed where the weights were trained with a System's charges.
+    ligands : sequence of path
+        SDF files that tell bond orders, see `read_tokens`.
+    trunk : tuple of ndarray, optional
+        Features of another model's trunk, see `BoundComplex`.
+    n_steps : int, optional
+        Of the diffusion; the configuration's unless given.
+    is_ode : bool
+        Sample by the ordinary differential equation.
+
+    Returns
+    -------
+    Path
+        `out`
+
+    Raises
+    ------
+    LatentError
+        The weights are unreadable or know nothing of this complex, or an argument is out of range.
+    """
+    model, training = load_weights(weights)
+    tokens = read_tokens(topology, system, ligands)
+    require(
+        tokens.knows_charges == bool(training.get("knows_charges", False)),
+        f"weights {weights} were trained {'with' if training.get('knows_charges') else 'without'} charges of a System; "
+        f"{'pass system' if training.get('knows_charges') else 'leave system out'}, so that the model sees what it "
+        f"knows",
+    )
+    return export_complex(
+        model, topology, positions, out, tokens=tokens, trunk=trunk, n_steps=n_steps, is_ode=is_ode, training=training
+    )
+
+
+def export_complex(
+    model: ATMOS,
+    topology: app.Topology,
+    positions: np.ndarray,
+    out: str | Path,
+    *,
+    tokens: ComplexTokens | None = None,
+    trunk: tuple[np.ndarray, np.ndarray] | None = None,
+    n_steps: int | None = None,
+    is_ode: bool = False,
+    training: dict[str, Any] | None = None,
+) -> Path:
+    """Write the bundle of a model at hand; for the arguments see `bind_atmos`."""
+    from openmm_latent.bundle import export_bundle
+
+    tokens = read_tokens(topology) if tokens is None else tokens
+    known = dict(training or {})
+    reference = reference_of(model, tokens, _checked(positions, topology)[tokens.atoms], known)
+    module = BoundComplex(model, tokens, reference, trunk, n_steps, is_ode).eval()
+    everything = list(topology.atoms())
+    return export_bundle(
+        module,
+        out,
+        family="ATMOS",
+        atoms=describe_atoms(topology, tokens.atoms.tolist()),
+        masses=[everything[atom].element.mass._value for atom in tokens.atoms],
+        lag_time=model.key_time,
+        config={**asdict(model.config), "fine_time": model.fine_time, "is_ode": is_ode},
+        training={
+            "temperature": known.get("temperature"),
+            "force_field": known.get("force_field"),
+            "digest": known.get("digest", ""),
+            "files": list(known.get("files", [])),
+            "seed": known.get("seed"),
+        },
+        reference_positions=module.reference.numpy(),
+        references=REFERENCES,
+    )
+
+
+def reference_of(model: ATMOS, tokens: ComplexTokens, positions: np.ndarray, training: dict[str, Any]) -> np.ndarray:
+    """Return the structure on which frames are superposed, (n_atoms, 3) [nm], in axes that the model knows.
+
+    Raises
+    ------
+    LatentError
+        The model was taught without random turns, and not on this complex.
+    """
+    if model.config.turns:
+        return positions
+    known = training.get("references", {})
+    key = chemistry_key(tokens)
+    require(
+        key in known,
+        f"weights were trained without random turns, on {', '.join(training.get('complexes', {})) or 'one complex'} "
+        f"alone, and know no other complex; train with turns=True in the configuration, or on this one",
+    )
+    return np.array(known[key])
+
+
+def _checked(positions: np.ndarray, topology: app.Topology) -> np.ndarray:
+    """Return positions of the whole topology in double precision, (n_particles, 3) [nm]."""
+    positions = np.asarray(positions, dtype=np.float64)
+    n_particles = topology.getNumAtoms()
+    require(
+        positions.shape == (n_particles, 3) and bool(np.isfinite(positions).all()),
+        f"positions must be finite and of shape (n_particles={n_particles}, 3) [nm], got {positions.shape}; give those "
+        f"of the whole topology",
+    )
+    return positions

@@ -13,7 +13,9 @@ from openmm_latent.cli.export import export
 from openmm_latent.cli.flexibility import flexibility
 from openmm_latent.cli.generate import generate
 from openmm_latent.cli.inspect import inspect
+from openmm_latent.cli.interpolate import interpolate
 from openmm_latent.cli.reweight import reweight
+from openmm_latent.cli.sample import sample
 from openmm_latent.cli.simulate import simulate
 from openmm_latent.cli.train import train_app
 
@@ -27,7 +29,7 @@ app = typer.Typer(
     "Units: nm, ps, K, kJ/mol, amu. Every long run can be stopped with Ctrl-C; the same command goes on with it.",
     epilog="Start with `openmm-latent generate peptide.pdb --out md`, then `train gldp`, then `simulate`.",
 )
-for function in (generate, inspect, export, simulate, reweight, bind, backmap, flexibility):
+for function in (generate, inspect, export, simulate, reweight, bind, backmap, flexibility, sample, interpolate):
     app.command(cls=Command)(function)
 app.command(cls=EvaluateCommand)(evaluate)
 app.add_typer(train_app, name="train")

@@ -289,8 +289,8 @@ def confrover(
 
     - `openmm-latent train confrover --data proteins/ --out confrover.weights.pt`
 
-    - `openmm-latent train confrover --data atlas/ --out atlas.weights.pt --config paper --features openfold/ --objectives
-      trajectory,single --device cuda`
+    - `openmm-latent train confrover --data atlas/ --out atlas.weights.pt --config paper --features openfold/
+      --objectives trajectory,single --device cuda`
     """
     from openmm_latent.data.datasets import data_facts
     from openmm_latent.data.frame_windows import read_protein_runs

@@ -1,0 +1,61 @@
+"""`openmm-latent interpolate`: frames on the way from one structure to another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from openmm_latent.cli.common import PlatformOption, SeedOption
+from openmm_latent.cli.sample import (
+    ModelOption,
+    OutOption,
+    RelaxOption,
+    RelaxSolventOption,
+    StiffnessOption,
+    require_out,
+    tell,
+    write_frames,
+)
+from openmm_latent.errors import require
+
+
+def interpolate(
+    model: ModelOption,
+    start: Annotated[Path, typer.Option(help="Structure to start from, with the model's heavy atoms.")],
+    end: Annotated[Path, typer.Option(help="Structure to arrive at.")],
+    out: OutOption,
+    frames: Annotated[int, typer.Option(help="All together, start and end among them.")] = 9,
+    relax: RelaxOption = False,
+    stiffness: StiffnessOption = 10_000.0,
+    solvent: RelaxSolventOption = "obc2",
+    seed: SeedOption = 1,
+    platform: PlatformOption = None,
+) -> None:
+    """Draw the frames between two structures, one lag time apart each.
+
+    A likely way, as far as the model has learned it, for which it must have been trained to interpolate; another seed
+    gives another. The first and the last frame are those given.
+
+    **Examples**
+
+    - `openmm-latent interpolate --model protein.latent.pt --start a.pdb --end b.pdb --frames 9 --out way.xtc`
+
+    - `openmm-latent interpolate --model protein.latent.pt --start a.pdb --end b.pdb --out way.pdb --relax`
+    """
+    from openmm_latent.conformations import interpolate_conformations, load_able, model_topology, read_model_atoms
+
+    require_out(out)
+    require(frames >= 3, f"frames (--frames) must be at least 3, start and end among them, got {frames}")
+    bundle = load_able(model, "interpolate")
+    manifest = bundle.manifest
+    ends = [
+        read_model_atoms(path, manifest, bundle.name, argument)
+        for path, argument in ((start, "start (--start)"), (end, "end (--end)"))
+    ]
+    way = interpolate_conformations(bundle, *ends, frames, seed)
+    done = write_frames(
+        way, frames, model_topology(manifest), out, manifest.lag_time, relax=(relax, stiffness, solvent, platform)
+    )
+    tell(f"{frames} frames of {len(manifest.atoms)} atoms, {manifest.lag_time:g} ps apart", done, out)

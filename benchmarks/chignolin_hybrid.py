@@ -22,9 +22,9 @@ from openmm import unit
 from results import shared_data, write_results
 
 from openmm_latent.bundle import load_bundle
-from openmm_latent.cli.hybrid import HybridConfig, HybridRun
 from openmm_latent.data.generate import GenerateConfig, generate
 from openmm_latent.data.trajectories import load_trajectories
+from openmm_latent.hybrid import HybridConfig, HybridRun
 from openmm_latent.training import train_gldp
 
 ROOT = Path(__file__).parents[1]

@@ -24,7 +24,7 @@ from dynaprot_small import Data
 from results import write_results
 from small_proteins import PROTEINS
 
-from openmm_latent.cli.hybrid import HybridConfig, HybridRun
+from openmm_latent.hybrid import HybridConfig, HybridRun
 from openmm_latent.models.dynaprot import CONFIGS
 from openmm_latent.training.dynaprot import train_dynaprot
 from openmm_latent.training.dynaprot_binding import bind_dynaprot

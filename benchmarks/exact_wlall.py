@@ -40,10 +40,10 @@ from openmm_latent.analysis import (
     reweight,
     to_segments,
 )
-from openmm_latent.cli.hybrid import HybridConfig, HybridRun
 from openmm_latent.compiling import compile_bundle
 from openmm_latent.data.forcefields import build_system
 from openmm_latent.data.trajectories import load_trajectories
+from openmm_latent.hybrid import HybridConfig, HybridRun
 from openmm_latent.metrics import cluster_centres, effective_sample_size, jsd
 from openmm_latent.training import train_gldp
 from openmm_latent.tuning import tune_driving

@@ -39,9 +39,9 @@ from openmm_latent.analysis import (
     reweight,
     to_segments,
 )
-from openmm_latent.cli.hybrid import HybridConfig, HybridRun
 from openmm_latent.data.trajectories import TrajectorySet, load_trajectories
 from openmm_latent.geometry import dihedrals
+from openmm_latent.hybrid import HybridConfig, HybridRun
 from openmm_latent.metrics import core_states, two_state_interval
 from openmm_latent.training import train_gldp
 

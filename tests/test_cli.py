@@ -19,8 +19,8 @@ from typer.testing import CliRunner
 
 from openmm_latent.cli import app
 from openmm_latent.cli.common import spread
-from openmm_latent.cli.hybrid import HybridConfig, HybridRun
 from openmm_latent.errors import LatentError
+from openmm_latent.hybrid import HybridConfig, HybridRun
 from toys import ADP_PDB, Shake, export_toy, load_adp
 
 XTC = ADP_PDB.with_name("adp_400K.xtc")

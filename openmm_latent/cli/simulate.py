@@ -62,7 +62,7 @@ def simulate(
     - `openmm-latent simulate m.latent.pt --top peptide.pdb --out wet --solvent tip3p --realisation steer`
     """
     from openmm_latent.bundle import inspect_bundle
-    from openmm_latent.cli.hybrid import HybridConfig, HybridRun
+    from openmm_latent.hybrid import HybridConfig, HybridRun
 
     trained_at = inspect_bundle(bundle)["training"].get("temperature")
     require(

@@ -19,8 +19,8 @@ from openmm_latent.analysis import (
     require_one_ensemble,
     to_segments,
 )
-from openmm_latent.cli.hybrid import HybridConfig, HybridRun
 from openmm_latent.errors import LatentError
+from openmm_latent.hybrid import HybridConfig, HybridRun
 from toys import ADP_PDB, Shake, export_toy, load_adp
 
 XTC = ADP_PDB.with_name("adp_400K.xtc")

@@ -62,12 +62,12 @@ def taught_model(topology, positions, n_steps=150):
     goal = protein.coordinates.to_internal(frame)
     decoder = model.autoencoder.decoder
     with torch.no_grad():
-        decoder.from_latent[2].weight.zero_()  # deaf to the latent
-    ignored = torch.zeros(1, len(slots.residues), 3)
+        model.autoencoder.quantiser.codebook.codes.zero_()  # whatever is drawn, this is decoded
+    codes = torch.zeros(1, len(slots.residues), 3)
     optimiser = torch.optim.Adam(decoder.parameters(), lr=1e-2)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, n_steps)
     for _ in range(n_steps):
-        raw = decoder(ignored, frame[:, :, 1], protein.types, protein.chains, protein.anchors)
+        raw = decoder(codes, frame[:, :, 1], protein.types, protein.chains, protein.anchors)
         wrong = protein.coordinates.bounded(raw) - goal
         loss = (10.0 * wrong[..., 0]).square().sum() + wrong[..., 1].square().sum()
         # a root, whose slope does not vanish half a turn away
@@ -76,8 +76,6 @@ def taught_model(topology, positions, n_steps=150):
         loss.backward()
         optimiser.step()
         schedule.step()
-    with torch.no_grad():
-        decoder.from_latent[2].weight.zero_()
     return model.eval()
 
 

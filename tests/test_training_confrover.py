@@ -3,17 +3,21 @@
 import dataclasses
 import re
 
+import mdtraj
 import numpy as np
 import pytest
 import torch
+from openmm import app
+from typer.testing import CliRunner
 
+from openmm_latent.cli import app as command
 from openmm_latent.data.frame_windows import ProteinRuns
 from openmm_latent.errors import LatentError
 from openmm_latent.models.confrover import CONFIGS, load_weights
 from openmm_latent.models.confrover.losses import FrameLoss
 from openmm_latent.models.confrover.sampler import FrameSampler
 from openmm_latent.nn.frame_coordinates import FrameCoordinates
-from openmm_latent.nn.residue_geometry import describe_residues
+from openmm_latent.nn.residue_geometry import RESIDUE_NAMES, describe_residues
 from openmm_latent.training.confrover import OBJECTIVES, learning_rate, train_confrover
 from trace_peptides import peptide_frames, types_of
 
@@ -248,3 +252,59 @@ def test_bad_arguments_are_told(tmp_path):
     short = ProteinRuns(RUNS.name, RUNS.residues, RUNS.disulphides, (RUNS.runs[0][:3],), 1.0)
     with pytest.raises(LatentError, match="runs of at most 3 frames, and a window needs 4"):
         train_confrover([short], config=SMALL, objectives=["trajectory"])
+
+
+# ---- commands --------------------------------------------------------------------------------------------------------
+
+
+def write_data(folder):
+    """Write the runs as a folder of one protein: heavy atoms, 2 ps apart; return its structure."""
+    topology, places = app.Topology(), []
+    chain = topology.addChain("A")
+    for place, (kind, names) in enumerate(zip(RUNS.residues.types, RUNS.residues.atom_names, strict=True)):
+        residue = topology.addResidue(RESIDUE_NAMES[kind], chain, str(place + 1))
+        for slot, name in enumerate(names):
+            if name:
+                topology.addAtom(name, app.Element.getBySymbol(name[0]), residue)
+                places.append((place, slot))
+    topology.createStandardBonds()
+    (folder / "swing").mkdir(parents=True)
+    for number, run in enumerate(RUNS.runs):
+        frames = np.stack([run[:, place, slot] for place, slot in places], axis=1)
+        written = mdtraj.Trajectory(frames, mdtraj.Topology.from_openmm(topology), time=2.0 * np.arange(len(run)))
+        written.save(str(folder / "swing" / f"swing_{number}.xtc"))
+    written[0].save(str(folder / "swing" / "swing.pdb"))
+    return folder / "swing" / "swing.pdb"
+
+
+def run(*args):
+    result = CliRunner().invoke(command, [*map(str, args)])
+    return result.exit_code, re.sub(r"\s+", " ", result.output)
+
+
+@pytest.mark.slow
+def test_commands_train_bind_sample_and_interpolate(tmp_path):
+    top = write_data(tmp_path / "data")
+    weights, bundle, out = (tmp_path / name for name in ("a.weights.pt", "a.latent.pt", "a.xtc"))
+    code, told = run("train", "confrover", "--data", tmp_path / "data", "--out", weights, "--steps", 2)
+    assert code == 0, told
+    assert "80 frames of 1 proteins to learn from, 0 proteins kept apart" in told
+    model, training = load_weights(weights)
+    assert model.config.time_unit == training["proteins"]["swing"]["frame_spacing"] == 2.0
+    ca = np.concatenate(RUNS.runs)[:, :, 1]
+    assert model.config.position_scale == pytest.approx((ca - ca.mean(1, keepdims=True)).std(), rel=0.1)
+    bind = ("bind", weights, "--top", top, "--out", bundle)
+    code, told = run(*bind, "--n-steps", 3, "--lag-time", 4)
+    assert code == 0, told
+    code, told = run("sample", "--model", bundle, "--n", 3, "--out", out)
+    assert code == 0, told
+    assert len(mdtraj.load(str(out), top=str(out.with_suffix(".pdb")))) == 3
+    code, told = run("interpolate", "--model", bundle, "--start", top, "--end", top, "--frames", 4, "--out", out)
+    assert code == 0, told
+    assert mdtraj.load(str(out), top=str(out.with_suffix(".pdb"))).time.tolist() == [0.0, 4.0, 8.0, 12.0]
+    code, told = run(*bind, "--relaxation-time", 5)
+    assert code == 2
+    assert "--relaxation-time means nothing to family 'confrover'" in told
+    code, told = run("train", "confrover", "--data", tmp_path / "data", "--out", weights, "--objectives", "dance")
+    assert code == 2
+    assert "objectives must be some of trajectory, single, interpolation, got 'dance'" in told

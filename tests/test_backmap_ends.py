@@ -2,6 +2,7 @@
 
 import csv
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import mdtraj
@@ -10,13 +11,17 @@ import pytest
 from openmm import app, unit
 from typer.testing import CliRunner
 
-from backmapped import random_model, trace_topology
+from backmapped import CONFIG, random_model, trace_topology
 from openmm_latent import LatentError
 from openmm_latent.backmapping import load_backmapper
 from openmm_latent.cli import app as command
+from openmm_latent.data.residue_slots import protein_frames
 from openmm_latent.data.traces import read_trace
+from openmm_latent.models.codlad.losses import LossTables
 from openmm_latent.models.codlad.weights import save_weights
+from openmm_latent.nn.residue_geometry import N_SLOTS, SG
 from openmm_latent.training.codlad_binding import bind_codlad
+from openmm_latent.training.codlad_diffusion import train_codlad
 
 FILE = Path(__file__).parent / "data" / "capped_peptide.pdb"
 PDB = app.PDBFile(str(FILE))
@@ -91,6 +96,18 @@ def reduced():
     positions = POSITIONS.copy()
     positions[next(atom.index for atom in TOPOLOGY.atoms() if atom.name == "SG")] += 0.2
     return topology, positions
+
+
+def test_a_capped_peptide_teaches_and_is_built_by_what_it_taught(tmp_path):
+    example = protein_frames(TOPOLOGY, [POSITIONS[None]], name="capped")
+    assert example.disulphides.tolist() == [[0, 7]]
+    tables = LossTables(example.residues, example.disulphides)
+    assert [N_SLOTS * 0 + SG, N_SLOTS * 7 + SG] in tables.bonds.tolist()
+    config = replace(CONFIG, steps_per_epoch=2, diffusion_warm_up=1)
+    train_codlad([example], config=config, out=tmp_path / "own.weights.pt", n_epochs=1, n_steps=2)
+    mapper = load_backmapper(tmp_path / "own.weights.pt", TRACE)
+    assert np.isfinite(next(mapper.draw(CAS[None]))).all()
+    assert mapper.topology.getNumAtoms() == 67
 
 
 # ---- the command -----------------------------------------------------------------------------------------------------

@@ -183,7 +183,7 @@ def codlad(
     temperature: TemperatureOption = None,
     stride: Annotated[int, typer.Option(help="Learn from every n-th frame.")] = 1,
     leave_out: Annotated[
-        bool, typer.Option("--leave-out", help="Leave caps, ligands and modified residues out, instead of refusing.")
+        bool, typer.Option("--leave-out", help="Leave ligands and modified residues out, instead of refusing.")
     ] = False,
     epochs: Annotated[int | None, typer.Option(help="Of the autoencoder.", show_default="the configuration's")] = None,
     steps: Annotated[int | None, typer.Option(help="Of the denoiser.", show_default="the configuration's")] = None,

@@ -28,7 +28,7 @@ from openmm_latent.models.codlad.losses import (
 )
 from openmm_latent.nn.internal_coordinates import Chirality
 from openmm_latent.nn.residue_geometry import CA, describe_residues
-from openmm_latent.training.codlad import reconstruction_scores, train_codlad_autoencoder
+from openmm_latent.training.codlad import _Training, reconstruction_scores, train_codlad_autoencoder
 from trace_peptides import peptide_frames, wound_trace
 
 ALL_TWENTY = "ARNDCQEGHILKMFPSTWYV"
@@ -47,7 +47,7 @@ def autoencoder(config=SMALL):
     torch.manual_seed(1)
     model = Autoencoder(config).eval()
     torch.nn.init.normal_(model.decoder.weight, std=0.5)
-    torch.nn.init.normal_(model.encoder.to_latent[-1].weight, std=1.0)
+    torch.nn.init.normal_(model.encoder.weight, std=1.0)
     return model
 
 
@@ -326,6 +326,8 @@ def test_weights_follow_the_epochs_and_the_switches():
         ({"code_decay": 1.0}, "code_decay must lie between 0 and 1, got 1"),
         ({"terms": ("bond", "energy")}, "terms must be some of bond, angle, .* got bond, energy"),
         ({"terms": ()}, "terms must be some of bond, .* got none"),
+        ({"n_exchanged": -1}, "n_exchanged must not be negative, got -1"),
+        ({"rate_falls": "steps"}, "rate_falls must be 'cosine' or 'plateau', got 'steps'; the paper's is 'plateau'"),
         ({"n_sampling_steps": 2000}, "n_sampling_steps must be at most n_diffusion_steps=1000, got 2000"),
     ],
 )
@@ -334,7 +336,7 @@ def test_wrong_configurations_are_told(values, message):
         CODLADConfig(**values)
 
 
-QUICK = replace(SMALL, steps_per_epoch=2, n_epochs=4)
+QUICK = replace(SMALL, steps_per_epoch=2, n_epochs=4, n_exchanged=4)
 
 
 def states_equal(one, other):
@@ -360,14 +362,15 @@ def test_training_is_the_same_again_and_found_again(tmp_path):
     assert states_equal(one, found)
 
 
-def test_training_resumes_where_it_was_interrupted(tmp_path):
+@pytest.mark.parametrize("rate_falls", ["cosine", "plateau"])
+def test_training_resumes_where_it_was_interrupted(tmp_path, rate_falls):
     frames = peptide_frames("GAVLI", 6)
 
     def interrupt(epoch, *_):
         if epoch == 2:
             raise KeyboardInterrupt
 
-    settings = {"config": QUICK, "device": "cpu"}
+    settings = {"config": replace(QUICK, rate_falls=rate_falls), "device": "cpu"}
     with pytest.raises(KeyboardInterrupt):
         train_codlad_autoencoder([frames], work_directory=tmp_path, progress=interrupt, **settings)
     epochs = []
@@ -377,6 +380,16 @@ def test_training_resumes_where_it_was_interrupted(tmp_path):
     assert epochs == [3, 4]
     assert states_equal(resumed, train_codlad_autoencoder([frames], **settings))
     assert [file.suffix for file in tmp_path.iterdir()] == [".pt"]
+
+
+def test_large_proteins_come_with_fewer_frames():
+    """A batch of at most 12 residues has 2 of 6 frames of a peptide of 5, and 1 of one of 14."""
+    config = replace(QUICK, residues_per_batch=12)
+    examples = [peptide_frames("GAVLI", 6), peptide_frames("GAVLIGAVLIGAVL", 6)]
+    with torch.random.fork_rng():
+        training = _Training(Autoencoder(config), examples, [], 1, "cpu")
+    shapes = {(len(frames), frames.shape[1]) for _, frames in training._batches(0)}
+    assert shapes == {(2, 5), (1, 14)}
 
 
 def test_what_cannot_be_trained_on_is_told():
@@ -399,7 +412,7 @@ def test_what_cannot_be_trained_on_is_told():
 def test_a_few_frames_of_a_peptide_are_learned():
     """The tiny configuration with few codes on three frames with chi at random; about 22 s of one core."""
     frames = peptide_frames("YDPETGTWG", 3, seed=2)
-    config = replace(CONFIGS["tiny"], n_codes=64, n_epochs=18, steps_per_epoch=25, learning_rate=3e-3)
+    config = replace(CONFIGS["tiny"], n_codes=64, n_epochs=18, steps_per_epoch=25, learning_rate=3e-3, n_exchanged=0)
     scores = reconstruction_scores(train_codlad_autoencoder([frames], config=config, device="cpu"), frames)
     assert scores["rmsd_angstrom"] < 0.5
     assert scores["wrong_hands"] == 0

@@ -29,13 +29,13 @@ class CODLADConfig:
     first_epoch_with_codes: int = 2  # before, latents are decoded as they are
 
     # encoder: equivariant messages between atoms, between residues (at their Cα), and between an atom and its residue
-    n_scalars: int = 8  # of either parity
-    n_vectors: int = 2  # of either parity
-    max_degree: int = 2  # of the spherical harmonics
+    n_scalars: int = 4  # of either parity
+    n_vectors: int = 1  # of either parity
+    max_degree: int = 1  # of the spherical harmonics
     n_encoder_layers: int = 1
     embedding: int = 36
-    encoder_hidden: int = 24  # hidden units of the networks that make an edge's weights
-    atom_cutoff: float = 0.4  # [nm]
+    encoder_hidden: int = 12  # hidden units of the networks that make an edge's weights
+    atom_cutoff: float = 0.3  # [nm]
     residue_cutoff: float = 1.2  # [nm]
     uses_internal_inputs: bool = True  # the encoder also sees residues' own internal coordinates
 
@@ -59,10 +59,10 @@ class CODLADConfig:
     clash_doubles_after: int = 20  # epochs
 
     # training of the autoencoder
-    n_epochs: int = 60
+    n_epochs: int = 45
     steps_per_epoch: int = 100
     batch_size: int = 4  # frames of one protein
-    residues_per_batch: int = 256  # at most, where one frame has fewer: large proteins come with fewer frames
+    residues_per_batch: int = 192  # at most, where one frame has fewer: large proteins come with fewer frames
     n_exchanged: int = 48  # frames of each protein with other side chains, learned from beside its own; may be 0
     learning_rate: float = 1e-3
     rate_falls: str = "cosine"  # over all epochs, or "plateau": when the validation loss no longer gets better
@@ -80,9 +80,9 @@ class CODLADConfig:
     # diffusion
     n_diffusion_steps: int = 1000
     n_sampling_steps: int = 50
-    diffusion_steps: int = 4000  # training steps
-    diffusion_batch_size: int = 16  # frames of one protein
-    diffusion_residues: int = 1024  # in a batch, at most, where one frame has fewer
+    diffusion_steps: int = 3500  # training steps
+    diffusion_batch_size: int = 12  # frames of one protein
+    diffusion_residues: int = 448  # in a batch, at most, where one frame has fewer
     diffusion_rate: float = 1e-3
     diffusion_final_rate: float = 1e-5
     diffusion_warm_up: int = 200  # training steps
@@ -131,6 +131,7 @@ CONFIGS: dict[str, CODLADConfig] = {
         first_epoch_with_codes=1,
         n_scalars=12,
         n_vectors=4,
+        max_degree=2,
         n_encoder_layers=3,
         encoder_hidden=36,
         atom_cutoff=0.9,

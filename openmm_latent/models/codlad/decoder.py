@@ -96,7 +96,9 @@ class TraceDecoder(nn.Module):
         self.radial = RadialBasis(config.n_radial, config.residue_cutoff)
         self.register_buffer("octaves", 2.0 ** torch.arange(_N_OCTAVES))
         self.embedding = nn.Embedding(UNKNOWN + 1, width)
-        self.from_latent = nn.Sequential(nn.Linear(n_latent, width), nn.SiLU(), nn.Linear(width, width))
+        # each type of residue reads the latent by weights of its own: the same code means other torsions
+        self.from_latent = nn.Parameter(torch.randn(UNKNOWN + 1, n_latent, width) / n_latent**0.5)
+        self.latent_out = nn.Linear(width, width)
         self.from_trace = nn.Linear(N_TRACE_FEATURES, width)
         self.layers = nn.ModuleList(TraceConvolution(width, n_edge) for _ in range(config.n_decoder_layers))
         self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.SiLU())
@@ -140,7 +142,9 @@ class TraceDecoder(nn.Module):
         )
         phases = (quantised.unsqueeze(-1) * self.octaves).flatten(2)
         latent = torch.cat([quantised, torch.sin(phases), torch.cos(phases)], dim=-1)
-        single = self.embedding(types) + self.from_latent(latent) + self.from_trace(trace_features(trace, anchors))
+        single = self.embedding(types) + self.from_trace(trace_features(trace, anchors))
+        read = torch.einsum("bni,nio->bno", latent, self.from_latent[types])
+        single = single + self.latent_out(nn.functional.silu(read + single))
         for layer in self.layers:
             single = layer(single, edges, weights, neighbours)
         numbers = torch.einsum("bni,nio->bno", self.head(single), self.weight[types]) + self.bias[types]

@@ -175,9 +175,11 @@ class Encoder(nn.Module):
         if config.uses_internal_inputs:
             self.type_embedding = nn.Embedding(UNKNOWN + 1, width)
             self.from_internal = nn.Sequential(
-                nn.Linear(4 * len(INTERNAL_SLOTS) + width, 2 * width), nn.SiLU(), nn.Linear(2 * width, width)
+                nn.Linear(4 * len(INTERNAL_SLOTS) + width, 4 * width), nn.SiLU(), nn.Linear(4 * width, width)
             )
-        self.to_latent = nn.Sequential(nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, config.n_latent))
+        self.to_latent = nn.Sequential(nn.SiLU(), nn.Linear(width, width), nn.SiLU())
+        # each type of residue has its own weights: its torsions are others
+        self.weight = nn.Parameter(torch.randn(UNKNOWN + 1, width, config.n_latent) / width**0.5)
 
     def forward(self, protein: Protein, positions: Tensor, graphs: AtomGraphs | None = None) -> Tensor:
         """Encode.
@@ -210,7 +212,7 @@ class Encoder(nn.Module):
         if self.config.uses_internal_inputs:
             kind = self.type_embedding(protein.types).expand(n_batch, -1, -1)
             embedding = embedding + self.from_internal(torch.cat([_internal_features(protein, positions), kind], dim=2))
-        return self.to_latent(embedding)
+        return torch.einsum("bni,nio->bno", self.to_latent(embedding), self.weight[protein.types])
 
     def _scalars(self, embedded: Tensor, n_batch: int) -> Tensor:
         """Return features of the nodes of all frames, (n_batch n_nodes, n_hidden), of their even scalars."""

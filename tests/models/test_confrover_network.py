@@ -10,8 +10,10 @@ from scipy.spatial.transform import Rotation
 from openmm_latent.errors import LatentError
 from openmm_latent.models.confrover import CONFIGS, ConfRover, ConfRoverConfig, load_weights, save_weights
 from openmm_latent.models.confrover.geometry import PairGeometry
+from openmm_latent.models.confrover.network import PARTS
 from openmm_latent.models.confrover.sampler import FrameSampler
 from openmm_latent.nn.frame_coordinates import FrameCoordinates, residue_frames
+from openmm_latent.nn.recomputing import recompute
 from openmm_latent.nn.residue_geometry import CB, describe_residues
 from rovers import CONFIG, KnownFrame, random_model
 
@@ -131,6 +133,22 @@ def test_work_in_pieces_is_the_same():
         block.most_pairs = 2 * N * N
     for one, other in zip(context(given, model), context(given), strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
+
+
+def test_parts_can_recompute_in_training():
+    given, found = windows(), []
+    for is_changed in (False, True):
+        model = random_model().train()
+        if is_changed:
+            assert recompute(model, PARTS) == 1 + 2 + 3 + 2
+        sequence = model.embed(TYPES, CHAINS)
+        single, pair = (part.flatten(0, 1) for part in model.context(*sequence, **given))
+        n = len(single)
+        clean = model.denoise(single, pair, *sequence, rotations_of(n, N), draws(n, N, 3), torch.linspace(0.1, 0.9, n))
+        sum(part.square().sum() for part in clean[1:]).backward()
+        found.append(model.encoder.embed.weight.grad)
+    torch.testing.assert_close(found[1], found[0])
+    assert float(found[0].abs().max()) > 0
 
 
 def test_inputs_stay_as_they_were():

@@ -16,9 +16,15 @@ from torch import Tensor, nn
 
 from openmm_latent.errors import require
 from openmm_latent.models.confrover.config import ConfRoverConfig
-from openmm_latent.models.confrover.decoder import Decoder
+from openmm_latent.models.confrover.decoder import Decoder, DecoderBlock
 from openmm_latent.models.confrover.encoder import FrameEncoder, SequenceEmbedding
 from openmm_latent.models.confrover.trajectory import TrajectoryModule
+from openmm_latent.nn.pair_blocks import PairBlock
+from openmm_latent.nn.pairformer import PairformerBlock
+from openmm_latent.nn.rotary import TemporalLayer
+
+#: What `openmm_latent.nn.recomputing.recompute` should be told of, where windows are too large for the memory.
+PARTS = (PairBlock, PairformerBlock, TemporalLayer, DecoderBlock)
 
 
 class ConfRover(nn.Module):

@@ -261,6 +261,7 @@ class _Teacher:
         normals = torch.randn(clean.shape, generator=generator).to(clean)
         noisy = clean + level.view(-1, 1, 1) * normals
         denoised = network.decoder(noisy, level, prepared) + anchor
+        _require_finite(denoised)
 
         weights = atom_weights(chemistry.is_ligand, chemistry.token, config.ligand_weight)
         counts = edm.weight(level)
@@ -371,10 +372,7 @@ class _Training:
         with torch.random.fork_rng(devices=_cuda(self.teacher.device)):
             torch.manual_seed(1_000_003 * self.seed + self.done)  # of the dropout
             loss = self.teacher.loss(self.network, batch, generator)
-        require(
-            bool(torch.isfinite(loss)),
-            "training of ATMOS gave a loss that is not finite; lower the configuration's learning_rate",
-        )
+        _require_finite(loss)
         loss.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), self.config.gradient_clip)
         self.optimiser.step()
@@ -415,6 +413,13 @@ def _train(
     training = _Training(network, _Teacher(config, windows, is_interpolator, device), seed)
     training.run(checkpoint, progress)
     return training.kept().cpu().eval()
+
+
+def _require_finite(values: Tensor) -> None:
+    require(
+        bool(torch.isfinite(values).all()),
+        "training of ATMOS gave numbers that are not finite; lower the configuration's learning_rate",
+    )
 
 
 def _cuda(device: str) -> list[int]:

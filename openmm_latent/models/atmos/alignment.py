@@ -26,7 +26,7 @@ def superpose_each(superposition: Superposition, mobile: Tensor, target: Tensor,
 
     Source: AlphaFold 3, supplement, algorithm 28.
     """
-    weight = (weights / weights.sum()).double().view(1, -1, 1)
+    weight = (weights.double() / weights.double().sum()).view(1, -1, 1)
     moved, goal = mobile.double(), target.double()
     moved = moved - (weight * moved).sum(1, keepdim=True)
     centre = (weight * goal).sum(1, keepdim=True)

@@ -23,6 +23,7 @@ with application to protein backbone generation (2023), which ConfRover follows;
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Tuple  # noqa: UP035  TorchScript reads these annotations
 
 import torch
@@ -153,8 +154,7 @@ class RotationDiffusion(nn.Module):
         require(0.0 <= randomness <= 1.0, f"randomness must lie between 0 and 1, got {randomness}")
         self.first, self.last, self.randomness = float(sigma_first), float(sigma_last), float(randomness)
         self.n_levels, self.n_lengths, self.longest = _N_LEVELS, _N_LENGTHS, _LONGEST  # as TorchScript reads them
-        levels = torch.linspace(math.log(sigma_first), math.log(sigma_last), _N_LEVELS, dtype=torch.float64).exp()
-        angles, squares = _tables(levels)
+        angles, squares = _tables(self.first, self.last)
         self.register_buffer("angles", angles.float())  # (n_levels, n_lengths) [rad]
         self.register_buffer("log_squares", squares.log().float())  # (n_levels,) of the score
         self.register_buffer("uniform_angles", _uniform_angles().float())  # (n_lengths,) [rad]
@@ -306,12 +306,14 @@ def _inverted(cumulative: Tensor, angles: Tensor, wanted: Tensor) -> Tensor:
     return angles[place - 1] + share * (angles[place] - angles[place - 1])
 
 
-def _tables(levels: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
+@lru_cache(maxsize=8)
+def _tables(first: float, last: float) -> Tuple[Tensor, Tensor]:  # noqa: UP006
     """Return angles by length of normals, (n_levels, n_lengths) [rad], and mean square scores, (n_levels,) [rad^-2]."""
+    levels = torch.linspace(math.log(first), math.log(last), _N_LEVELS, dtype=torch.float64).exp()
     wanted, rows, squares = _cumulative_of_lengths(), [], []
     for level in levels:
-        last = min(math.pi, float(level) * (_LONGEST + 2.0))
-        angles = torch.linspace(0.0, last, _N_ANGLES, dtype=torch.float64)
+        furthest = min(math.pi, float(level) * (_LONGEST + 2.0))
+        angles = torch.linspace(0.0, furthest, _N_ANGLES, dtype=torch.float64)
         density = log_density(angles, level.expand_as(angles)).exp() * (1.0 - torch.cos(angles)) / math.pi
         slope = score_factor(angles, level.expand_as(angles)) * angles
         cumulative = torch.cat([torch.zeros(1, dtype=torch.float64), torch.cumulative_trapezoid(density, angles)])

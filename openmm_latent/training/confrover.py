@@ -13,11 +13,10 @@ and resumed ends where it would have ended.
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,18 +29,19 @@ from openmm_latent.data.frame_windows import FrameWindows, ProteinRuns, draw_win
 from openmm_latent.errors import require
 from openmm_latent.models.confrover import CONFIGS, ConfRover, ConfRoverConfig, save_weights
 from openmm_latent.models.confrover.losses import CleanFrames, FrameLoss
+from openmm_latent.models.confrover.network import PARTS
+from openmm_latent.nn.recomputing import recompute
 from openmm_latent.nn.residue_geometry import CA
+from openmm_latent.training.checkpoints import AveragedTraining, Checkpoint, Progress
 from openmm_latent.training.devices import resolve_device
 
-#: Told now and then: steps done, steps in all, training loss, validation loss (NaN without validation).
-Progress = Callable[[int, int, float, float], None]
 #: A folding network's features of one protein: (n_residues, n_single) and (n_residues, n_residues, n_pair).
 Features = tuple[Tensor, Tensor]
 OBJECTIVES = ("trajectory", "single", "interpolation")
-#: Times that training is looked at, told and saved.
-_N_LOOKS = 40
 #: Windows, and single frames, of a protein that validate.
 _N_VALIDATED = 8
+#: Features of pairs of a step's windows above which blocks keep their inputs alone, and compute the rest twice.
+_MOST_KEPT = 2**26
 
 
 def train_confrover(
@@ -120,16 +120,14 @@ def train_confrover(
         _copy_weights(start, network)
     known = dict(features or {})
     parts = [[_Subject(one, chosen, known.get(one.name), device) for one in part] for part in (examples, validation)]
+    key = _key([*examples, *validation], len(examples), network, chosen, objectives, seed)
+    if _is_large(examples, chosen):
+        recompute(network, PARTS)
     training = _Training(network.to(device), chosen, *parts, tuple(objectives), seed, device)
-    checkpoint = None
-    if work_directory is not None:
-        Path(work_directory).mkdir(parents=True, exist_ok=True)
-        key = _key([*examples, *validation], len(examples), network, chosen, objectives, seed)
-        checkpoint = Path(work_directory) / f"confrover-{key}.ckpt"
-        if not resume:
-            checkpoint.unlink(missing_ok=True)
-    training.run(checkpoint, progress)
-    model = training.kept().cpu().eval()
+    training.run(Checkpoint(work_directory, f"confrover-{key}.ckpt", resume), progress)
+    model = ConfRover(chosen)
+    model.load_state_dict(training.kept().state_dict())
+    model.eval()
     if out is not None:
         save_weights(out, model, _training_facts(examples, validation, objectives, seed, facts))
     return model
@@ -166,8 +164,8 @@ class _Task:
     clean: CleanFrames
 
 
-class _Training:
-    """The loop over steps and all that must survive an interruption."""
+class _Training(AveragedTraining[ConfRover]):
+    """The loop over steps."""
 
     def __init__(
         self,
@@ -179,58 +177,12 @@ class _Training:
         seed: int,
         device: str,
     ):
-        self.network, self.config, self.taught, self.apart = network, config, taught, apart
+        optimiser = torch.optim.Adam(network.parameters(), lr=config.learning_rate)
+        super().__init__(network, optimiser, config.n_steps, config.average)
+        self.config, self.taught, self.apart = config, taught, apart
         self.objectives, self.seed, self.device = objectives, seed, device
-        self.averaged = copy.deepcopy(network).eval()
-        self.optimiser = torch.optim.Adam(network.parameters(), lr=config.learning_rate)
-        self.done = 0
-        self.best: dict[str, Tensor] | None = None
-        self.best_loss = math.inf
 
-    def run(self, checkpoint: Path | None, progress: Progress | None) -> None:
-        """Take the steps that are left."""
-        if checkpoint is not None and checkpoint.exists():
-            self._restore(torch.load(checkpoint, weights_only=True, map_location=self.device))
-        total = self.config.n_steps
-        recent: list[float] = []
-        while self.done < total:
-            recent.append(self._step())
-            self.done += 1
-            if self.done % max(1, total // _N_LOOKS) and self.done != total:
-                continue
-            mean, recent, judged = float(np.mean(recent)), [], self._validate()
-            if judged < self.best_loss:
-                self.best, self.best_loss = copy.deepcopy(self.averaged.state_dict()), judged
-            if checkpoint is not None:
-                partial = checkpoint.with_name(checkpoint.name + ".part")
-                torch.save(self._content(), partial)
-                partial.replace(checkpoint)
-            if progress is not None:
-                progress(self.done, total, mean, judged)
-
-    def kept(self) -> ConfRover:
-        """Return the network whose weights count: the best on what was kept apart, or the last running mean."""
-        if self.best is not None:
-            self.averaged.load_state_dict(self.best)
-        return self.averaged
-
-    def _content(self) -> dict[str, Any]:
-        return {
-            "network": self.network.state_dict(),
-            "averaged": self.averaged.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "done": self.done,
-            "best": self.best,
-            "best_loss": self.best_loss,
-        }
-
-    def _restore(self, content: dict[str, Any]) -> None:
-        self.network.load_state_dict(content["network"])
-        self.averaged.load_state_dict(content["averaged"])
-        self.optimiser.load_state_dict(content["optimiser"])
-        self.done, self.best, self.best_loss = content["done"], content["best"], content["best_loss"]
-
-    def _step(self) -> float:
+    def step(self) -> float:
         """Take one step on one protein and one objective; return its loss."""
         config, key = self.config, 1_000_003 * self.seed + self.done
         generator = torch.Generator().manual_seed(key)
@@ -242,8 +194,7 @@ class _Training:
         self.optimiser.zero_grad()
         with torch.random.fork_rng(devices=[torch.cuda.current_device()] if self.device == "cuda" else []):
             torch.manual_seed(key)  # of dropout
-            counts = config.n_windows, config.n_singles
-            loss = self._loss(self.network, shown, objective, generator, counts)
+            loss = self._loss(self.network, shown, objective, generator, (config.n_windows, config.n_singles))
         require(
             bool(torch.isfinite(loss)),
             "training of ConfRover gave a loss that is not finite; lower the configuration's learning_rate",
@@ -251,8 +202,18 @@ class _Training:
         loss.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), config.gradient_clip)
         self.optimiser.step()
-        self._average()
         return float(loss.detach())
+
+    @torch.no_grad()
+    def judge(self) -> float:
+        """Return the running mean's loss on what was kept apart, always on the same draws; NaN without any."""
+        losses = []
+        for number, shown in enumerate(self.apart):
+            for objective in self.objectives:
+                generator = torch.Generator().manual_seed(number)
+                loss = self._loss(self.averaged, shown, objective, generator, (_N_VALIDATED, 4 * _N_VALIDATED))
+                losses.append(float(loss))
+        return float(np.mean(losses)) if losses else math.nan
 
     def _loss(
         self,
@@ -350,24 +311,6 @@ class _Training:
         )
         return _Task(single[hidden], pair[hidden], clean[hidden])
 
-    @torch.no_grad()
-    def _average(self) -> None:
-        """Move the running mean of the weights; the first steps move it more, so that it forgets where it began."""
-        decay = min(self.config.average, (1 + self.done) / (10 + self.done))
-        for mean, now in zip(self.averaged.parameters(), self.network.parameters(), strict=True):
-            mean.lerp_(now, 1.0 - decay)
-
-    @torch.no_grad()
-    def _validate(self) -> float:
-        """Return the running mean's loss on what was kept apart, always on the same draws; NaN without any."""
-        losses = []
-        for number, shown in enumerate(self.apart):
-            for objective in self.objectives:
-                generator = torch.Generator().manual_seed(number)
-                loss = self._loss(self.averaged, shown, objective, generator, (_N_VALIDATED, 4 * _N_VALIDATED))
-                losses.append(float(loss))
-        return float(np.mean(losses)) if losses else math.nan
-
 
 def learning_rate(config: ConfRoverConfig, step: int) -> float:
     """Return the learning rate of a step: a rise, then half a cosine down to the final rate."""
@@ -376,6 +319,11 @@ def learning_rate(config: ConfRoverConfig, step: int) -> float:
     share = (step - config.warm_up) / max(1, config.n_steps - config.warm_up)
     falling = 0.5 * (1.0 + math.cos(math.pi * share))
     return config.final_rate + (config.learning_rate - config.final_rate) * falling
+
+
+def _is_large(examples: Sequence[ProteinRuns], config: ConfRoverConfig) -> bool:
+    n = max(len(one.residues) for one in examples)
+    return config.n_windows * config.n_frames * n * n * config.width > _MOST_KEPT
 
 
 def _resolve_config(

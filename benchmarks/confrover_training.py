@@ -26,20 +26,23 @@ WLALL_CONFIG = replace(
     learning_rate=1.5e-3,
     average=0.995,
 )
-#: The same on proteins of 10 to 35 residues, whose MD lasts 60 ps.
+#: The same on proteins of 10 to 47 residues, whose MD lasts 60 ps.
 PROTEINS_CONFIG = replace(
     CONFIGS["tiny"],
-    max_stride=8,
-    time_unit=1.0,
-    position_scale=0.5,
+    max_stride=16,
+    time_unit=0.5,
+    position_scale=0.6,
     n_frames=5,
     n_windows=1,
-    n_singles=4,
-    n_draws=4,
+    n_singles=6,
+    n_draws=2,
     learning_rate=1.5e-3,
     average=0.99,
 )
-TRAINED_PROTEINS, UNSEEN_PROTEIN = ("chignolin", "trp_cage", "villin"), "bba"
+TRAINED_PROTEINS = ("chignolin", "trp_cage", "villin", "adk_lid", "ph75_1hgv", "atlas_7jfl")
+UNSEEN_PROTEINS = ("bba", "adk_nmp", "atlas_7lp1")
+#: Steps on proteins: about a CPU-second each.
+PROTEIN_STEPS = 3000
 
 
 @dataclass(frozen=True)
@@ -54,10 +57,10 @@ class Variant:
 
 #: As in the paper: trajectories and single frames, then interpolation, too; and what each is compared with.
 VARIANTS = {
-    "both": Variant(("trajectory", "single"), 4000),
-    "with interpolation": Variant(("trajectory", "single", "interpolation"), 1500, "both", 7e-4),
-    "as long without": Variant(("trajectory", "single"), 1500, "both", 7e-4),
-    "trajectory alone": Variant(("trajectory",), 4000),
+    "both": Variant(("trajectory", "single"), 3000),
+    "with interpolation": Variant(("trajectory", "single", "interpolation"), 1000, "both", 7e-4),
+    "as long without": Variant(("trajectory", "single"), 1000, "both", 7e-4),
+    "trajectory alone": Variant(("trajectory",), 3000),
 }
 
 
@@ -93,14 +96,14 @@ def trained(name: str, train: list[ProteinRuns]) -> ConfRover:
 
 
 def trained_on_proteins() -> ConfRover:
-    """Return the network of small proteins, which never saw `UNSEEN_PROTEIN`."""
+    """Return the network of small proteins, which never saw `UNSEEN_PROTEINS`."""
     weights = OUT / "proteins.weights.pt"
     if not weights.exists():
         began = time.process_time()
         data = [runs_of(protein_data(name), name=name) for name in TRAINED_PROTEINS]
         train_confrover(
             data,
-            config=replace(PROTEINS_CONFIG, n_steps=1200),
+            config=replace(PROTEINS_CONFIG, n_steps=PROTEIN_STEPS),
             out=weights,
             work_directory=OUT / "checkpoints",
             progress=lambda *told: print("proteins", *told[:3], f"{time.process_time() - began:.0f} CPU-s", flush=True),

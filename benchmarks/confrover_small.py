@@ -1,0 +1,89 @@
+"""ConfRover trained small: jumps, independent conformations and interpolation, beside MD and two baselines.
+
+WLALL (../shared/data/wlall, five residues, 0.1 ns a frame): files 00-15 train, 16-19 test. Four networks of one size:
+"both" learned trajectories and single frames; "with interpolation" went on from it with all three objectives, "as long
+without" as long without the third; "trajectory alone" learned trajectories as long as "both". In the same run: MD
+itself (what followed the training frame nearest to a start), GLDP's autoregressive propagator, and training frames at
+random, which know no time. Small proteins (small_proteins.py, 60 ps each): six train, three others test.
+
+Every finished stage stays in benchmark_output/confrover_small, so that the same command goes on after Ctrl-C.
+
+    python benchmarks/confrover_small.py [--stages "ways between two frames"] [--anew]
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import confrover_proteins
+import confrover_wlall
+import torch
+from confrover_training import OUT, VARIANTS, WLALL_CONFIG, trained, wlall
+from results import write_results
+
+from openmm_latent.data.frame_windows import runs_of
+
+
+def kept(name: str, make: Callable[[], Any], anew: bool) -> Any:
+    """Return a stage's result, computed unless it is there."""
+    path = OUT / f"{name}.json"
+    if anew or not path.exists():
+        began = time.process_time()
+        result = make()
+        path.write_text(json.dumps({"result": result, "CPU seconds": round(time.process_time() - began, 1)}, indent=1))
+        print(f"{name}: {time.process_time() - began:.0f} CPU-s", flush=True)
+    return json.loads(path.read_text())["result"]
+
+
+def wlall_stages(options: argparse.Namespace) -> dict:
+    """Train what is needed, and score it."""
+    found, data = {}, None
+    for name, (score, needed) in confrover_wlall.STAGES.items():
+
+        def make(score: Callable = score, needed: tuple[str, ...] = needed) -> Any:
+            nonlocal data
+            train = [runs_of(wlall()[0], name="wlall")]
+            models = {one: trained(one, train) for one in needed}
+            data = data or confrover_wlall.Data()
+            return score(models, data)
+
+        is_asked = not options.stages or name in options.stages
+        if is_asked or (OUT / f"{name}.json").exists():
+            found[name] = kept(name, make, options.anew and is_asked)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--stages", nargs="*", default=[], help="only these, by name; all unless given")
+    parser.add_argument("--anew", action="store_true", help="score again what was scored; networks are kept")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    OUT.mkdir(parents=True, exist_ok=True)
+    found = wlall_stages(options)
+    for name, make in confrover_proteins.STAGES.items():
+        is_asked = not options.stages or name in options.stages
+        if is_asked or (OUT / f"{name}.json").exists():
+            found[name] = kept(name, make, options.anew and is_asked)
+    write_results(
+        "confrover_small",
+        {
+            "settings": {
+                "networks": {
+                    name: {"objectives": one.objectives, "steps": one.n_steps, "after": one.start or "random weights"}
+                    for name, one in VARIANTS.items()
+                },
+                "diffusion steps": confrover_wlall.N_STEPS,
+                "starts": confrover_wlall.N_STARTS,
+                "strides [frames of 0.1 ns]": confrover_wlall.STRIDES,
+                "frames of a window": WLALL_CONFIG.n_frames,
+            },
+            **found,
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -18,7 +18,9 @@ SIZES = {
 
 
 def small_config(**changes):
-    return ATMOSConfig(**{**SIZES, "data_scale": 0.05, "fine_data_scale": 0.03, "n_sampling_steps": 4, **changes})
+    return ATMOSConfig(
+        **{**SIZES, "data_scale": 0.05, "fine_data_scale": 0.03, "n_sampling_steps": 4, "n_sweeps": 0, **changes}
+    )
 
 
 def random_model(seed=1, key_time=10.0, fine_time=2.0, **changes):

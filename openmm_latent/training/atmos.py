@@ -25,10 +25,9 @@ from openmm_latent.data.complex_frames import ComplexFrames, crop_tokens, stride
 from openmm_latent.errors import require
 from openmm_latent.models.atmos import ATMOS, CONFIGS, ATMOSConfig, StateSpaceNetwork
 from openmm_latent.models.atmos.alignment import superpose_each
-from openmm_latent.models.atmos.chemistry import Chemistry, describe_complex
+from openmm_latent.models.atmos.chemistry import Chemistry, describe_complex, stiff_edges
 from openmm_latent.models.atmos.losses import atom_weights, denoising_loss, distogram_loss, geometry_loss
-from openmm_latent.models.atmos.weights import describe_references, save_weights
-from openmm_latent.nn.residue_geometry import angle_pairs
+from openmm_latent.models.atmos.weights import describe_references, save_weights, usual_lengths
 from openmm_latent.nn.superposition import Superposition
 from openmm_latent.training.devices import resolve_device
 
@@ -180,7 +179,6 @@ class _Batch:
 
     chemistry: Chemistry
     trunk: tuple[Tensor, Tensor]
-    pairs: Tensor
     frames: Tensor
     reference: Tensor
     ends: Tensor | None
@@ -193,14 +191,15 @@ class _Teacher:
     def __init__(self, config: ATMOSConfig, windows: _Windows, is_interpolator: bool, device: str):
         self.config, self.windows, self.is_interpolator, self.device = config, windows, is_interpolator, device
         self.superposition = Superposition().to(device)
-        self._known: dict[int, tuple[Chemistry, Tensor]] = {}
+        self._known: dict[int, Chemistry] = {}
+        self._lengths: dict[int, dict[tuple[int, ...], float]] = {}
 
     def batch(self, frames: ComplexFrames, rng: np.random.Generator) -> _Batch:
         """Draw windows of one complex, cropped, superposed on its reference, and turned where they should be."""
         config = self.config
         drawn = self.windows.draw(frames, config.n_windows, rng)
         kept = crop_tokens(frames.tokens, drawn[0, 0], config.n_crop, rng)
-        chemistry, pairs, columns = self._describe(frames, kept)
+        chemistry, columns = self._describe(frames, kept)
         positions = torch.from_numpy(np.ascontiguousarray(drawn[:, :, columns])).to(self.device)
         reference = torch.from_numpy(frames.reference[columns]).to(self.device).double()
         reference = reference - reference.mean(0)
@@ -213,24 +212,27 @@ class _Teacher:
         superposed = flat.float().view_as(positions)
         given, trunk = given.float(), self._trunk(frames, kept)
         if not self.is_interpolator:
-            return _Batch(chemistry, trunk, pairs, superposed, given, None, 0)
+            return _Batch(chemistry, trunk, superposed, given, None, 0)
         # any part of the interval, so that a memory that begins within it is known, too
         first = int(rng.integers(drawn.shape[1] - 2)) if drawn.shape[1] > 2 else 0
         left = drawn.shape[1] - 1 - first
-        return _Batch(chemistry, trunk, pairs, superposed[:, first:-1], given, superposed[:, -1], left)
+        return _Batch(chemistry, trunk, superposed[:, first:-1], given, superposed[:, -1], left)
 
-    def _describe(self, frames: ComplexFrames, kept: np.ndarray) -> tuple[Chemistry, Tensor, np.ndarray]:
-        """Return chemistry, pairs of atoms one or two bonds apart, and the atoms of the tokens kept."""
+    def _describe(self, frames: ComplexFrames, kept: np.ndarray) -> tuple[Chemistry, np.ndarray]:
+        """Return the chemistry of the tokens kept, and their atoms."""
         is_whole = len(kept) == len(frames.tokens)
         if is_whole and id(frames) in self._known:
-            return *self._known[id(frames)], np.arange(frames.tokens.n_atoms)
+            return self._known[id(frames)], np.arange(frames.tokens.n_atoms)
         part, columns = frames.tokens.select(kept)
-        chemistry = Chemistry(*(value.to(self.device) for value in describe_complex(part, self.config)))
-        pairs = np.concatenate([part.bonds, angle_pairs(part.bonds).reshape(-1, 2)]).astype(np.int64)
-        near = torch.from_numpy(pairs).to(self.device)
+        if id(frames) not in self._lengths:
+            edges = stiff_edges(frames.tokens)
+            self._lengths[id(frames)] = dict(zip(map(tuple, edges.tolist()), usual_lengths(frames), strict=True))
+        known = self._lengths[id(frames)]
+        lengths = np.array([known[tuple(edge)] for edge in columns[stiff_edges(part)].tolist()])
+        chemistry = Chemistry(*(value.to(self.device) for value in describe_complex(part, self.config, lengths)))
         if is_whole:
-            self._known[id(frames)] = chemistry, near
-        return chemistry, near, columns
+            self._known[id(frames)] = chemistry
+        return chemistry, columns
 
     def _trunk(self, frames: ComplexFrames, kept: np.ndarray) -> tuple[Tensor, Tensor]:
         n, config = len(kept), self.config
@@ -267,7 +269,7 @@ class _Teacher:
         counts = edm.weight(level)
         total = config.diffusion_weight * denoising_loss(denoised, target, weights, counts, self.superposition)
         if config.geometry_weight > 0:
-            total = total + config.geometry_weight * geometry_loss(denoised, target, batch.pairs, counts)
+            total = total + config.geometry_weight * geometry_loss(denoised, target, chemistry.edges, counts)
         centres = target[::n_draws].index_select(1, chemistry.centres)
         return total + config.distogram_weight * distogram_loss(network.distogram(pair), centres)
 
@@ -280,13 +282,14 @@ class _Teacher:
         step = torch.full((n_windows,), self.windows.time_step, device=frames.device)
         state = network.initial_state(context, n_windows)
         states, anchors, ways, targets = [], [], [], []
+        shake = self.config.frame_noise * network.decoder.edm.data_scale
         if batch.ends is None:
             states.append(network.advance_blank(state, step))
             anchors.append(batch.reference)
             targets.append(frames[:, 0])
         for number in range(n_frames - 1):
             later, noise = frames[:, number + 1], torch.randn(frames[:, 0].shape, generator=generator)
-            now = frames[:, number] + self.config.frame_noise * noise.to(frames)
+            now = frames[:, number] + shake * noise.to(frames)
             if batch.ends is None:
                 state = network.advance(state, now, step, chemistry, context)
                 goal = now

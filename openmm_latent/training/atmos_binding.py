@@ -96,8 +96,8 @@ def export_complex(
 
     tokens = read_tokens(topology) if tokens is None else tokens
     known = dict(training or {})
-    reference = reference_of(model, tokens, _checked(positions, topology)[tokens.atoms], known)
-    module = BoundComplex(model, tokens, reference, trunk, n_steps, is_ode).eval()
+    reference, lengths = reference_of(model, tokens, _checked(positions, topology)[tokens.atoms], known)
+    module = BoundComplex(model, tokens, reference, trunk, lengths, n_steps, is_ode).eval()
     everything = list(topology.atoms())
     return export_bundle(
         module,
@@ -119,8 +119,10 @@ def export_complex(
     )
 
 
-def reference_of(model: ATMOS, tokens: ComplexTokens, positions: np.ndarray, training: dict[str, Any]) -> np.ndarray:
-    """Return the structure on which frames are superposed, (n_atoms, 3) [nm], in axes that the model knows.
+def reference_of(
+    model: ATMOS, tokens: ComplexTokens, positions: np.ndarray, training: dict[str, Any]
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the structure on which frames are superposed, (n_atoms, 3) [nm], and lengths of bonds where known.
 
     Raises
     ------
@@ -128,7 +130,7 @@ def reference_of(model: ATMOS, tokens: ComplexTokens, positions: np.ndarray, tra
         The model was taught without random turns, and not on this complex.
     """
     if model.config.turns:
-        return positions
+        return positions, None
     known = training.get("references", {})
     key = chemistry_key(tokens)
     require(
@@ -136,7 +138,7 @@ def reference_of(model: ATMOS, tokens: ComplexTokens, positions: np.ndarray, tra
         f"weights were trained without random turns, on {', '.join(training.get('complexes', {})) or 'one complex'} "
         f"alone, and know no other complex; train with turns=True in the configuration, or on this one",
     )
-    return np.array(known[key])
+    return np.array(known[key]["positions"]), np.array(known[key]["lengths"])
 
 
 def _checked(positions: np.ndarray, topology: app.Topology) -> np.ndarray:

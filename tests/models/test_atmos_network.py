@@ -7,17 +7,18 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from atmos_models import TOKENS, frames, random_model, small_config
+from atmos_models import REFERENCE, TOKENS, frames, random_model, small_config
 from openmm_latent import LatentError
 from openmm_latent.models.atmos import CONFIGS, ATMOSConfig, StateSpaceNetwork
 from openmm_latent.models.atmos.alignment import superpose_each
-from openmm_latent.models.atmos.chemistry import N_PLACES, describe_complex
+from openmm_latent.models.atmos.chemistry import N_PLACES, describe_complex, edge_lengths, stiff_edges
 from openmm_latent.models.atmos.geometry import token_frames
 from openmm_latent.models.atmos.losses import atom_weights, denoising_loss, distogram_loss, geometry_loss
 from openmm_latent.models.atmos.network import count_parameters
 from openmm_latent.nn.superposition import Superposition
 
-CHEMISTRY = describe_complex(TOKENS, small_config())
+LENGTHS = edge_lengths(TOKENS, REFERENCE[None])
+CHEMISTRY = describe_complex(TOKENS, small_config(), LENGTHS)
 NOTHING = torch.zeros(10, 0), torch.zeros(10, 10, 0)
 SUPERPOSITION = Superposition()
 
@@ -44,8 +45,8 @@ def test_chemistry_tells_bonds_places_and_residues():
 
 def test_bond_orders_and_charges_reach_the_context():
     network = random_model().keyframes
-    other = describe_complex(replace(TOKENS, orders=np.where(TOKENS.orders == 0, 2, 1)), small_config())
-    charged = describe_complex(replace(TOKENS, charges=TOKENS.charges + 0.5), small_config())
+    other = describe_complex(replace(TOKENS, orders=np.where(TOKENS.orders == 0, 2, 1)), small_config(), LENGTHS)
+    charged = describe_complex(replace(TOKENS, charges=TOKENS.charges + 0.5), small_config(), LENGTHS)
     with torch.no_grad():
         plain, doubled, moved = (network.context(c, *NOTHING) for c in (CHEMISTRY, other, charged))
     assert float((plain.atom_pairs - doubled.atom_pairs).abs().max()) > 1e-3
@@ -55,7 +56,7 @@ def test_bond_orders_and_charges_reach_the_context():
 
 def test_windows_hold_the_bonds_of_their_atoms():
     config = small_config(n_queries=4, n_keys=8)
-    chemistry = describe_complex(TOKENS, config)
+    chemistry = describe_complex(TOKENS, config, LENGTHS)
     assert chemistry.queries.shape == (4, 4)
     for w, i, k in torch.nonzero(chemistry.atom_bonds).tolist():
         pair = sorted((int(chemistry.queries[w, i]), int(chemistry.keys[w, k])))
@@ -76,7 +77,7 @@ def test_frames_of_tokens_turn_with_the_complex_and_are_right_handed():
     there = token_frames(positions @ turn.T, CHEMISTRY.frames, CHEMISTRY.has_frame)
     torch.testing.assert_close(there, turn @ axes, atol=1e-4, rtol=0)
     lone = TOKENS.select([3, 6])[0]
-    alone = describe_complex(lone, small_config())
+    alone = describe_complex(lone, small_config(), np.ones(9))
     assert alone.has_frame.tolist() == [True, False]
     flat = token_frames(positions[:, [3, 4, 5, 6, 7, 10]], alone.frames, alone.has_frame)
     assert float(flat[:, 1].abs().max()) == 0.0
@@ -93,6 +94,36 @@ def test_the_encoder_sees_shapes_alone():
     for one, other, mirror in zip(here, there, mirrored, strict=True):
         torch.testing.assert_close(one, other, atol=2e-4, rtol=1e-3)
         assert float((one - mirror).abs().max()) > 1e-2
+
+
+# ---- decoder ---------------------------------------------------------------------------------------------------------
+
+
+def test_lengths_are_mended_where_there_is_little_noise_and_left_alone_where_there_is_much():
+    decoder = random_model(n_refinements=8).keyframes.decoder
+    torch.nn.init.zeros_(decoder.refinement.to_share.weight)
+    torch.nn.init.zeros_(decoder.refinement.to_share.bias)
+    broken, atoms = frames(2, size=0.01), torch.zeros(2, 14, 16)
+    edges, lengths = CHEMISTRY.edges, CHEMISTRY.lengths
+
+    def errors(positions):
+        between = positions[:, edges[:, 0]] - positions[:, edges[:, 1]]
+        return (between.norm(dim=-1) - lengths).square().mean(1).sqrt()
+
+    with torch.no_grad():
+        mended = decoder.refinement(broken, atoms, torch.tensor([0.001, 0.5]), edges, lengths)
+        turned_too = decoder.refinement(turned(broken), atoms, torch.tensor([0.001, 0.5]), edges, lengths)
+    before, after = errors(broken), errors(mended)
+    assert float(after[0]) < 0.4 * float(before[0])
+    assert float(after[1]) == pytest.approx(float(before[1]), rel=0.02)
+    torch.testing.assert_close(turned_too, turned(mended), atol=1e-5, rtol=0)
+    assert float((mended - broken).mean(1).abs().max()) < 5e-3
+
+
+def test_edges_are_one_and_two_bonds():
+    assert len(stiff_edges(TOKENS)) == len(TOKENS.bonds) + 11 + 3
+    assert float(CHEMISTRY.lengths.min()) > 0.11
+    assert float(CHEMISTRY.lengths.max()) < 0.27
 
 
 # ---- losses ----------------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from openmm_latent.errors import require
 from openmm_latent.models.atmos.config import ATMOSConfig
 from openmm_latent.nn.atom_attention import atom_windows
 from openmm_latent.nn.pairformer import PairformerBlock
+from openmm_latent.nn.residue_geometry import angle_pairs
 
 #: Residues farther apart along a chain are told no more.
 _FARTHEST = 32
@@ -58,6 +59,10 @@ class Chemistry(NamedTuple):
         (n_tokens, n_tokens) classes
     is_same_residue : Tensor
         (n_tokens, n_tokens), 1 or 0
+    edges : Tensor of int
+        (n_edges, 2) atoms one or two bonds apart
+    lengths : Tensor
+        (n_edges,) [nm] how far apart they usually are
     """
 
     elements: Tensor
@@ -77,6 +82,8 @@ class Chemistry(NamedTuple):
     places: Tensor
     token_bonds: Tensor
     is_same_residue: Tensor
+    edges: Tensor
+    lengths: Tensor
 
 
 class Context(NamedTuple):
@@ -100,8 +107,20 @@ class Context(NamedTuple):
     atom_pairs: Tensor
 
 
-def describe_complex(tokens: ComplexTokens, config: ATMOSConfig) -> Chemistry:
-    """Return a complex as tensors, on the CPU."""
+def stiff_edges(tokens: ComplexTokens) -> np.ndarray:
+    """Return atoms one or two bonds apart, (n_edges, 2)."""
+    return np.concatenate([tokens.bonds, angle_pairs(tokens.bonds)]).astype(np.int64)
+
+
+def edge_lengths(tokens: ComplexTokens, frames: np.ndarray) -> np.ndarray:
+    """Return mean distances over one and two bonds, (n_edges,) [nm], of frames (n_frames, n_atoms, 3) [nm]."""
+    edges = stiff_edges(tokens)
+    frames = np.asarray(frames, dtype=np.float64)
+    return np.linalg.norm(frames[:, edges[:, 0]] - frames[:, edges[:, 1]], axis=2).mean(axis=0)
+
+
+def describe_complex(tokens: ComplexTokens, config: ATMOSConfig, lengths: np.ndarray) -> Chemistry:
+    """Return a complex as tensors, on the CPU; `lengths`, (n_edges,) [nm], are those of `stiff_edges`."""
     n_atoms, n_tokens = tokens.n_atoms, len(tokens)
     windows = atom_windows(n_atoms, config.n_queries, config.n_keys)
     neighbours = np.bincount(tokens.bonds.reshape(-1), minlength=n_atoms)
@@ -139,6 +158,8 @@ def describe_complex(tokens: ComplexTokens, config: ATMOSConfig) -> Chemistry:
         places=wholes(np.where(same_chain, apart, N_PLACES - 1)),
         token_bonds=wholes(_classes(ends[between], tokens.orders[between], n_tokens)),
         is_same_residue=wholes(tokens.residues[None] == tokens.residues[:, None]).float(),
+        edges=wholes(stiff_edges(tokens)),
+        lengths=wholes(np.asarray(lengths, dtype=np.float64)).float(),
     )
 
 

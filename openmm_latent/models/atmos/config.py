@@ -47,6 +47,8 @@ class ATMOSConfig:
     n_token_blocks: int = 3
     n_token_heads: int = 4
     predicts_shift: bool = True  # the decoder sees the frame before and draws the way from it, instead of positions
+    n_refinements: int = 4  # rounds in which distances over one and two bonds are mended; 0 is none, as published
+    n_sweeps: int = 40  # over bonds, angles, hands and contacts of what was drawn; 0 is none, as published
     turns: bool = False  # frames are turned at random in training; without it they lie on the reference structure
 
     # noise, in the decoder's training and sampling
@@ -78,7 +80,7 @@ class ATMOSConfig:
     n_crop: int = 256  # tokens
     n_steps: int = 1500  # of each network
     learning_rate: float = 2e-3
-    frame_noise: float = 0.01  # [nm] added to frames that are given: what is drawn is never quite as smooth
+    frame_noise: float = 0.15  # added to frames that are given, in units of data_scale: those drawn are never as smooth
     gradient_clip: float = 1.0
     average: float = 0.995  # of the running mean of weights, which is what is kept
 
@@ -89,9 +91,8 @@ class ATMOSConfig:
         counts += " n_token n_token_blocks n_token_heads n_distogram_bins upsampling n_windows n_draws n_crop n_steps"
         for name in counts.split():
             require(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
-        sizes = (
-            "n_context_blocks n_trunk_single n_trunk_pair data_scale fine_data_scale geometry_weight churn frame_noise"
-        )
+        sizes = "n_context_blocks n_trunk_single n_trunk_pair n_refinements n_sweeps data_scale fine_data_scale"
+        sizes += " geometry_weight churn frame_noise"
         for name in sizes.split():
             require(getattr(self, name) >= 0, f"{name} must not be negative, got {getattr(self, name)}")
         for name in "learning_rate gradient_clip log_std ligand_weight noise_scale step_scale rho".split():
@@ -133,6 +134,8 @@ CONFIGS: dict[str, ATMOSConfig] = {
         n_token_blocks=24,
         n_token_heads=16,
         predicts_shift=False,
+        n_refinements=0,
+        n_sweeps=0,
         turns=True,
         data_scale=1.6,
         fine_data_scale=1.6,

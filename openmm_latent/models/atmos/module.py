@@ -7,6 +7,7 @@ from typing import List, Optional, Tuple  # noqa: UP035  TorchScript reads these
 
 import numpy as np
 import torch
+from openmm.app import Element
 from torch import Tensor, nn
 
 from openmm_latent.data.complex_tokens import ComplexTokens
@@ -14,10 +15,12 @@ from openmm_latent.diffusion.edm import EDMSampler, karras_levels
 from openmm_latent.errors import require
 from openmm_latent.model import LatentModule
 from openmm_latent.models.atmos.alignment import superpose_each
-from openmm_latent.models.atmos.chemistry import Chemistry, Context, check_trunk, describe_complex
+from openmm_latent.models.atmos.chemistry import Chemistry, Context, check_trunk, describe_complex, edge_lengths
 from openmm_latent.models.atmos.config import ATMOSConfig
 from openmm_latent.models.atmos.network import ATMOS, StateSpaceNetwork
+from openmm_latent.nn.repair import Repair
 from openmm_latent.nn.superposition import Superposition
+from openmm_latent.topology import AtomRecord
 
 
 class BoundNetwork(nn.Module):
@@ -90,6 +93,8 @@ class BoundNetwork(nn.Module):
             self.of_places,
             self.of_token_bonds,
             self.of_is_same_residue,
+            self.of_edges,
+            self.of_lengths,
         )
 
     def context(self) -> Context:
@@ -151,6 +156,8 @@ class BoundComplex(LatentModule):
     trunk : tuple of ndarray, optional
         Features of another model's trunk, (n_tokens, n_trunk_single) and (n_tokens, n_tokens, n_trunk_pair); needed
         where the configuration has such features.
+    lengths : ndarray, optional
+        (n_edges,) [nm] of `stiff_edges`; those of the reference unless given.
     n_steps : int, optional
         Of the diffusion; the configuration's unless given.
     is_ode : bool
@@ -173,6 +180,7 @@ class BoundComplex(LatentModule):
         tokens: ComplexTokens,
         reference: np.ndarray,
         trunk: Optional[Tuple[np.ndarray, np.ndarray]] = None,  # noqa: UP006, UP045
+        lengths: Optional[np.ndarray] = None,  # noqa: UP045
         n_steps: int | None = None,
         is_ode: bool = False,
     ):
@@ -190,7 +198,8 @@ class BoundComplex(LatentModule):
         single, pair = empty if trunk is None else trunk
         check_trunk(tokens, single, pair, config)
         features = torch.from_numpy(single).float(), torch.from_numpy(pair).float()
-        chemistry = describe_complex(tokens, config)
+        lengths = edge_lengths(tokens, reference[None]) if lengths is None else lengths
+        chemistry = describe_complex(tokens, config, lengths)
         self.n_atoms, self.n_tokens = tokens.n_atoms, n_tokens
         self.n_latent, self.n_slow, self.n_decode_noise = 0, 0, 0
         self.predicts_shift, self.upsampling = config.predicts_shift, config.upsampling
@@ -205,6 +214,7 @@ class BoundComplex(LatentModule):
         )
         self.n_propagate_noise = 3 * self.n_atoms * self.keyframes.sampler.n_draws
         self.superposition = Superposition()
+        self.repair = _repair(tokens, reference, config.n_sweeps) if config.n_sweeps > 0 else None
         self.register_buffer("reference", torch.from_numpy(reference - reference.mean(axis=0)))
         self.register_buffer("weights", torch.ones(self.n_atoms))
 
@@ -285,10 +295,26 @@ class BoundComplex(LatentModule):
 
     def placed(self, drawn: Tensor, frame: Tensor) -> Tensor:
         """Return positions on the frame before from what the decoder drew: (b, n_atoms, 3) [nm]."""
-        if self.predicts_shift:
-            return frame + drawn
-        return superpose_each(self.superposition, drawn, frame, self.weights)
+        moved = drawn + frame if self.predicts_shift else superpose_each(self.superposition, drawn, frame, self.weights)
+        if self.repair is None:
+            return moved
+        precise = moved.double()
+        held = precise.index_select(1, self.repair.cas)
+        return self.repair.repair(precise, held, frame.double()).to(torch.float32)
 
     def back(self, frame: Tensor, rotation: Tensor, centre: Tensor) -> Tensor:
         """Return a frame to where the given one was: (b, n_atoms, 3) [nm]."""
         return (torch.bmm(frame.double(), rotation.transpose(1, 2)) + centre).to(torch.float32)
+
+
+def _repair(tokens: ComplexTokens, reference: np.ndarray, n_sweeps: int) -> Repair:
+    """Return what mends a drawn frame: residues stay where their CA is, other molecules where their atoms are.
+
+    DISCREPANCY(ATMOS): ours, see `openmm_latent.nn.repair`.
+    """
+    places = zip(tokens.chains[tokens.token], tokens.residues[tokens.token], tokens.elements, strict=True)
+    atoms = [
+        AtomRecord(str(chain), "", int(residue), "", Element.getByAtomicNumber(int(number)).symbol)
+        for chain, residue, number in places
+    ]
+    return Repair(atoms, tokens.bonds, tokens.frames[:, 1], reference, n_sweeps)

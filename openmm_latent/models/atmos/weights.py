@@ -12,6 +12,7 @@ import numpy as np
 
 from openmm_latent.data.complex_tokens import ComplexTokens
 from openmm_latent.errors import LatentError
+from openmm_latent.models.atmos.chemistry import edge_lengths
 from openmm_latent.models.atmos.config import ATMOSConfig
 from openmm_latent.models.atmos.network import ATMOS
 from openmm_latent.nn.weights import fill, read_weights, write_weights
@@ -53,12 +54,22 @@ def chemistry_key(tokens: ComplexTokens) -> str:
     return digest.hexdigest()[:16]
 
 
-def describe_references(examples: Any) -> dict[str, list[list[float]]]:
-    """Return the structure on which each complex's frames were superposed, by `chemistry_key`: (n_atoms, 3) [nm].
+def describe_references(examples: Any) -> dict[str, dict[str, Any]]:
+    """Return, by `chemistry_key`, the structure on which each complex's frames were superposed, and its lengths.
 
-    A network that was taught without random turns knows a complex in these axes alone.
+    A network that was taught without random turns knows a complex in these axes alone: "positions", (n_atoms, 3), and
+    "lengths", (n_edges,), of `stiff_edges`, both in nm.
     """
     return {
-        chemistry_key(example.tokens): np.asarray(example.reference, dtype=np.float64).round(5).tolist()
+        chemistry_key(example.tokens): {
+            "positions": np.asarray(example.reference, dtype=np.float64).round(5).tolist(),
+            "lengths": usual_lengths(example).round(5).tolist(),
+        }
         for example in examples
     }
+
+
+def usual_lengths(example: Any) -> np.ndarray:
+    """Return mean distances over one and two bonds, (n_edges,) [nm], of up to 200 frames of a `ComplexFrames`."""
+    frames = np.concatenate([run[:: max(1, len(example) // 200)] for run in example.runs])
+    return edge_lengths(example.tokens, frames)

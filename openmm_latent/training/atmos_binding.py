@@ -12,6 +12,7 @@ import openmm
 from openmm import app
 
 from openmm_latent.data.complex_tokens import ComplexTokens, read_tokens
+from openmm_latent.data.trunk_features import read_trunk_features
 from openmm_latent.errors import require
 from openmm_latent.models.atmos import ATMOS
 from openmm_latent.models.atmos.module import BoundComplex
@@ -29,7 +30,7 @@ def bind_atmos(
     *,
     system: openmm.System | None = None,
     ligands: Sequence[str | Path] = (),
-    trunk: tuple[np.ndarray, np.ndarray] | None = None,
+    features: str | Path | None = None,
     n_steps: int | None = None,
     is_ode: bool = False,
 ) -> Path:
@@ -49,8 +50,8 @@ def bind_atmos(
         Made from the topology; needed where the weights were trained with a System's charges.
     ligands : sequence of path
         SDF files that tell bond orders, see `read_tokens`.
-    trunk : tuple of ndarray, optional
-        Features of another model's trunk, see `BoundComplex`.
+    features : path, optional
+        Those of another model's trunk, see `read_trunk_features`; needed where the weights were trained with such.
     n_steps : int, optional
         Of the diffusion; the configuration's unless given.
     is_ode : bool
@@ -74,6 +75,7 @@ def bind_atmos(
         f"{'pass system' if training.get('knows_charges') else 'leave system out'}, so that the model sees what it "
         f"knows",
     )
+    trunk = None if features is None else read_trunk_features(features, tokens)
     return export_complex(
         model, topology, positions, out, tokens=tokens, trunk=trunk, n_steps=n_steps, is_ode=is_ode, training=training
     )

@@ -80,9 +80,9 @@ class CODLADConfig:
     # diffusion
     n_diffusion_steps: int = 1000
     n_sampling_steps: int = 50
-    diffusion_steps: int = 3500  # training steps
-    diffusion_batch_size: int = 12  # frames of one protein
-    diffusion_residues: int = 448  # in a batch, at most, where one frame has fewer
+    diffusion_steps: int = 3000  # training steps
+    diffusion_batch_size: int = 8  # frames of one protein, at most
+    diffusion_residues: int = 256  # in a batch, at most, where one frame has fewer
     diffusion_rate: float = 1e-3
     diffusion_final_rate: float = 1e-5
     diffusion_warm_up: int = 200  # training steps

@@ -20,6 +20,7 @@ BINDERS: dict[str, str] = {
     "dynaprot": "openmm_latent.training.dynaprot_binding:bind_dynaprot",
     "codlad": "openmm_latent.training.codlad_binding:bind_codlad",
     "confrover": "openmm_latent.training.confrover_binding:bind_confrover",
+    "atmos": "openmm_latent.training.atmos_binding:bind_atmos",
 }
 
 #: Family -> "module:path" of weights that come with the package; the family's bare name stands for them.
@@ -53,12 +54,12 @@ def bind(
     n_steps: Annotated[
         int | None,
         typer.Option(
-            help="Diffusion steps of a frame (codlad, confrover); fewer: coarser.", show_default="the model's"
+            help="Diffusion steps of a frame (codlad, confrover, atmos); fewer: coarser.", show_default="the model's"
         ),
     ] = None,
     features: Annotated[
         Path | None,
-        typer.Option(help="A folding network's features of the sequence, .npz (confrover).", show_default="none"),
+        typer.Option(help="Another network's features of this system, .npz (confrover, atmos).", show_default="none"),
     ] = None,
 ) -> None:
     """Bind a transferable family's weights to a structure: a bundle for that system, without training.
@@ -74,6 +75,8 @@ def bind(
     - `openmm-latent bind dynaprot --top protein.pdb --out protein.latent.pt --backmap atoms.latent.pt`
 
     - `openmm-latent bind confrover.weights.pt --top protein.pdb --out protein.latent.pt --lag-time 100`
+
+    - `openmm-latent bind atmos.weights.pt --top complex.pdb --out complex.latent.pt`
     """
     from openmm_latent.data.trajectories import load_topology
 

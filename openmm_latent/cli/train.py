@@ -339,6 +339,105 @@ def confrover(
     console.print(f"wrote {out}\nnext: openmm-latent bind {out} --top PROTEIN --out protein.latent.pt", markup=False)
 
 
+@train_app.command(cls=Command)
+def atmos(
+    data: DataOption,
+    lag_time: Annotated[float, typer.Option(help="[ps] between key frames: a multiple of the frame spacing.")],
+    out: Annotated[Path, typer.Option(help="The weights to write, e.g. atmos.weights.pt.")],
+    config: Annotated[str, typer.Option(help="Size of the model: tiny (minutes on two cores) or paper.")] = "tiny",
+    upsampling: Annotated[
+        int | None,
+        typer.Option(
+            help="Steps of the interpolator in a lag time; 1 trains none.", show_default="the configuration's"
+        ),
+    ] = None,
+    turns: Annotated[
+        bool, typer.Option("--turns", help="Turn frames at random, so that weights know complexes they never saw.")
+    ] = False,
+    features: Annotated[
+        Path | None,
+        typer.Option(help="Folder with another model's trunk features, COMPLEX.npz each.", show_default="none"),
+    ] = None,
+    validation: Annotated[
+        float, typer.Option(help="Share of the complexes kept apart, to keep the weights best on these; 0 for none.")
+    ] = 0.0,
+    temperature: TemperatureOption = None,
+    stride: Annotated[int, typer.Option(help="Learn from every n-th frame.")] = 1,
+    frame_spacing: Annotated[
+        float | None, typer.Option(help="[ps], for files that store no time.", show_default="read from the files")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Of each network.", show_default="the configuration's")] = None,
+    seed: SeedOption = 1,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    work: Annotated[Path | None, typer.Option(help="Folder for checkpoints.", show_default="OUT.work")] = None,
+    resume: Annotated[bool, typer.Option(help="Go on from the checkpoints of an interrupted training.")] = True,
+) -> None:
+    """Train ATMOS: from frames of a protein or complex, ligands included, to the next ones, with memory.
+
+    **Examples**
+
+    - `openmm-latent train atmos --data complexes/ --lag-time 100 --out complex.weights.pt`
+
+    - `openmm-latent train atmos --data misato.hdf5 --lag-time 800 --upsampling 10 --turns --out misato.weights.pt
+      --config paper --device cuda`
+    """
+    from dataclasses import replace
+
+    from openmm_latent.data.complex_frames import read_complex_frames
+    from openmm_latent.data.datasets import data_facts
+    from openmm_latent.data.recognise import open_dataset
+    from openmm_latent.data.trunk_features import read_trunk_features
+    from openmm_latent.models.atmos import CONFIGS
+    from openmm_latent.training.atmos import STAGES, train_atmos
+
+    require(out.parent.is_dir(), f"out (--out): the folder '{out.parent}' does not exist; create it first")
+    require(config in CONFIGS, f"config (--config) must be one of {', '.join(CONFIGS)}, got {config!r}")
+    dataset = open_dataset(data, frame_spacing=frame_spacing)
+    taught, *apart = (
+        read_complex_frames(part, temperature=temperature, stride=stride) for part in _split(dataset, validation, seed)
+    )
+    chosen = replace(CONFIGS[config], turns=turns or CONFIGS[config].turns)
+    chosen = chosen if upsampling is None else replace(chosen, upsampling=upsampling)
+    if features is not None:
+        taught, *apart = (
+            [replace(one, trunk=read_trunk_features(features / f"{one.name}.npz", one.tokens)) for one in part]
+            for part in (taught, *apart)
+        )
+        single, pair = taught[0].trunk
+        chosen = replace(chosen, n_trunk_single=single.shape[1], n_trunk_pair=pair.shape[2])
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(
+        f"{sum(map(len, taught))} frames of {len(taught)} complexes to learn from, {len(apart[0]) if apart else 0} "
+        f"complexes kept apart"
+    )
+    with progress_bar() as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def shower(name: str) -> Callable[[int, int, float, float], None]:
+            def show(done: int, total: int, loss: float, judged: float) -> None:
+                if name not in tasks:
+                    tasks[name] = bar.add_task(name, total=total)
+                bar.update(tasks[name], completed=done, description=f"{name}, loss {loss:.3g}, apart {judged:.3g}")
+
+            return show
+
+        train_atmos(
+            taught,
+            lag_time=lag_time,
+            config=chosen,
+            validation=apart[0] if apart else (),
+            out=out,
+            work_directory=out.with_name(out.name + ".work") if work is None else work,
+            n_steps=steps,
+            seed=seed,
+            device=device,
+            resume=resume,
+            progress={name: shower(name) for name in STAGES},
+            facts=data_facts(dataset, temperature),
+        )
+    console.print(f"wrote {out}\nnext: openmm-latent bind {out} --top COMPLEX --out complex.latent.pt", markup=False)
+
+
 def _split(dataset: DataSet, validation: float, seed: int) -> tuple[DataSet, ...]:
     """Return the proteins to learn from and, where `validation` is a share of them, those that are kept apart."""
     from openmm_latent.data.splits import split_at_random

@@ -7,15 +7,19 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
+from gaussian_proteins import load_two_chains
 from openmm_latent.bundle import export_bundle, load_bundle
+from openmm_latent.data.residue_slots import read_residue_slots
 from openmm_latent.errors import LatentError
 from openmm_latent.geometry import rmsd
 from openmm_latent.model import check_module
 from openmm_latent.models.confrover.module import ConfRoverProtein
+from openmm_latent.nn.frame_coordinates import FrameCoordinates, residue_frames
 from openmm_latent.nn.internal_coordinates import Chirality
 from openmm_latent.nn.residue_geometry import N_SLOTS, RESIDUE_NAMES, residue_tables
 from openmm_latent.topology import describe_atoms
-from rovers import CONFIG, knowing_module, module_of, peptides, random_model
+from openmm_latent.training.confrover_binding import confrover_protein
+from rovers import CONFIG, KnownFrame, knowing_module, module_of, peptides, random_model
 
 TOPOLOGY, POSITIONS, FOUND, CHOSEN, SLOTS, BONDS = peptides()
 MODULE = module_of(random_model())
@@ -171,6 +175,25 @@ def test_names_that_may_be_exchanged_do_not_count():
         module.flips.zero_()  # without the care that is taken
         careless = module.encode_frame(exchanged[None], nothing)[0]
     assert float((found - expected).abs().max()) < 0.1 < 0.3 < float((careless - expected).abs().max())
+
+
+def test_bridges_are_closed_whatever_torsions_are_drawn():
+    """Two chains with a disulphide, whose side chains are drawn turned away from each other."""
+    topology, positions = load_two_chains()
+    module, chosen = confrover_protein(random_model(), topology, positions, 50.0)
+    slots = read_residue_slots(topology, positions)
+    frame = torch.tensor(slots.take(positions)[None], dtype=torch.float32)
+    rotations, ca = residue_frames(frame)
+    torsions = FrameCoordinates(slots.residues).torsions(frame)
+    torsions[0, slots.disulphides[0], 3] += 2.0  # chi1 of both cysteines
+    module.sampler.decoder = KnownFrame(CONFIG, rotations[0], ca[0], torsions[0])
+    sulphurs = [i for i, atom in enumerate(chosen) if list(topology.atoms())[atom].name == "SG"]
+    assert module.has_bridges
+    with torch.no_grad():
+        drawn = module.sample(noise(2, module=module))
+    apart = (drawn[:, sulphurs[0]] - drawn[:, sulphurs[1]]).norm(dim=1)
+    torch.testing.assert_close(apart, torch.full((2,), 0.205), atol=0.01, rtol=0)
+    assert float(rmsd(drawn[:, module.backbone].numpy(), positions[chosen][module.backbone]).max()) < 0.04
 
 
 # ---- bundle ----------------------------------------------------------------------------------------------------------

@@ -127,11 +127,21 @@ class HybridRun:
     config : HybridConfig
     platform : str or None
         None chooses (see `choose_platform`).
+    name : str or None
+        Of the files; None: that of the structure.
     """
 
-    def __init__(self, bundle: Path, top: Path, out: Path, config: HybridConfig, platform: str | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Path,
+        top: Path,
+        out: Path,
+        config: HybridConfig,
+        platform: str | None = None,
+        name: str | None = None,
+    ) -> None:
         config.check()
-        self.config, self.out, self.name = config, out, top.stem
+        self.config, self.out, self.name = config, out, name or top.stem
         model = LatentModel(bundle)
         structure = self._structure(top)
         chosen, properties, self.platform_reason = choose_platform(platform, structure.topology.getNumAtoms())
@@ -188,8 +198,18 @@ class HybridRun:
         """Files that grow with the run."""
         return [self.trajectory, self.path("csv"), self.path("latent.csv")]
 
-    def run(self, progress: Callable[[int, int], None] | None = None) -> dict[str, int]:
-        """Run to the end and return the tally of jumps; on an interrupt, save and raise KeyboardInterrupt."""
+    def run(
+        self, progress: Callable[[int, int], None] | None = None, is_stopped: Callable[[], bool] = lambda: False
+    ) -> dict[str, int]:
+        """Run to the end and return the tally of jumps; on an interrupt, save and raise KeyboardInterrupt.
+
+        Parameters
+        ----------
+        progress : callable, optional
+            Told (frames done, frames of the whole run) after each frame.
+        is_stopped : callable
+            Asked after each frame; true interrupts, for a run outside the main thread, which no signal reaches.
+        """
         last_save = monotonic()
         self.save()
         with DelayedInterrupt() as interrupt:
@@ -197,7 +217,8 @@ class HybridRun:
                 self._step()
                 self.n_done += 1
                 is_last = self.n_done == self.config.n_blocks
-                is_asked = interrupt.is_asked  # looked at once: whoever asks later than this stops after the next block
+                # looked at once: whoever asks later than this stops after the next block
+                is_asked = interrupt.is_asked or is_stopped()
                 if is_asked or is_last or monotonic() - last_save > self.config.save_every:
                     self.save()
                     last_save = monotonic()

@@ -20,6 +20,8 @@ from openmm_latent.errors import LatentError, require
 _ENERGIES = ("Potential Energy (kJ/mole)", "Kinetic Energy (kJ/mole)")
 #: What must be the same in all runs for one Markov model to describe them.
 _COMMON = ("temperature", "force_field")
+#: File that marks the store of an ensemble.
+_STORE = "ensemble.json"
 
 
 @dataclass(frozen=True)
@@ -161,18 +163,23 @@ class Run:
 
 
 def find_runs(places: Sequence[Path]) -> list[Path]:
-    """Return the jump table, NAME.latent.csv, of each hybrid run; a place is a folder or a file of the run."""
+    """Return the jump table, NAME.latent.csv, of each hybrid run.
+
+    A place is a folder or a file of the run, or the store of an ensemble, which stands for all its walkers.
+    """
     tables: list[Path] = []
     for place in places:
         require(place.exists(), f"run (--run) {place} does not exist; give the folder that `simulate` wrote")
-        if place.is_dir():
+        if (place / _STORE).is_file():
+            here = sorted(place.glob("**/*.latent.csv"))
+        elif place.is_dir():
             here = sorted(place.glob("*.latent.csv"))
         else:
             here = [place.with_name(place.name.split(".")[0] + ".latent.csv")]
         require(
             len(here) > 0 and all(table.is_file() for table in here),
-            f"run (--run) {place} has no jump table (NAME.latent.csv); give the folder that `simulate` wrote, and "
-            f"plain MD as md (--md)",
+            f"run (--run) {place} has no jump table (NAME.latent.csv); give the folder that `simulate` or `ensemble` "
+            f"wrote, and plain MD as md (--md)",
         )
         tables += here
     require(len(set(tables)) == len(tables), "run (--run) names the same run twice; its frames would count double")

@@ -8,6 +8,7 @@ from openmm_latent.cli.backmap import backmap
 from openmm_latent.cli.bind import bind
 from openmm_latent.cli.common import Command, Group
 from openmm_latent.cli.dataset import dataset_app
+from openmm_latent.cli.ensemble import ensemble
 from openmm_latent.cli.evaluate import EvaluateCommand, evaluate
 from openmm_latent.cli.export import export
 from openmm_latent.cli.flexibility import flexibility
@@ -29,7 +30,19 @@ app = typer.Typer(
     "Units: nm, ps, K, kJ/mol, amu. Every long run can be stopped with Ctrl-C; the same command goes on with it.",
     epilog="Start with `openmm-latent generate peptide.pdb --out md`, then `train gldp`, then `simulate`.",
 )
-for function in (generate, inspect, export, simulate, reweight, bind, backmap, flexibility, sample, interpolate):
+for function in (
+    generate,
+    inspect,
+    export,
+    simulate,
+    ensemble,
+    reweight,
+    bind,
+    backmap,
+    flexibility,
+    sample,
+    interpolate,
+):
     app.command(cls=Command)(function)
 app.command(cls=EvaluateCommand)(evaluate)
 app.add_typer(train_app, name="train")

@@ -1,0 +1,76 @@
+"""`openmm-latent ensemble`: many walkers of a hybrid simulation, on one machine, a scheduler's workers, or Slurm."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from openmm_latent.cli.common import progress_bar
+
+if TYPE_CHECKING:
+    from openmm_latent.ensemble import Report, WalkerTask
+
+
+def ensemble(
+    config: Annotated[Path, typer.Argument(help="YAML file: structure, model, walkers, out, and what is not default.")],
+) -> None:
+    """Run many walkers of a hybrid simulation: each with its own seed, start, temperature or model.
+
+    A worker that dies loses nothing: its walkers go on elsewhere from where they were saved. Stop it with Ctrl-C
+    whenever you like; the same command goes on. `reweight --run OUT` and `evaluate --sample OUT` read all walkers. With
+    an `adaptive:` section, rounds of sampling, reweighting and refitting follow one another until the free energies
+    have converged.
+
+    **Examples**
+
+    - `openmm-latent ensemble walkers.yaml`
+
+    where walkers.yaml holds, for eight walkers on two workers of this machine:
+    `{structure: peptide.pdb, model: peptide.latent.pt, walkers: 8, out: store, run: {duration: 10000},
+    cluster: {workers: 2}}`
+    """
+    from openmm_latent.ensemble import connect, load_config, open_store, run_walkers
+
+    settings = load_config(config)
+    console = Console(highlight=False, soft_wrap=True)
+    tasks = open_store(settings)
+    n_open = sum(task.n_saved < task.config.n_blocks for task in tasks)
+    console.print(f"{len(tasks)} walkers in {settings.out}, {n_open} of them to run", markup=False)
+    if n_open:
+        with connect(settings.cluster, n_open, settings.out) as client:
+            console.print(f"dashboard: {client.dashboard_link}", markup=False)
+            with progress_bar() as bar:
+                run_walkers(tasks, client, settings.out, Display(bar, tasks))
+    console.print(
+        f"all {len(tasks)} walkers are complete\nnext: openmm-latent reweight --run {settings.out}", markup=False
+    )
+
+
+class Display:
+    """A progress bar of all walkers' frames, and a line where one moves to another worker."""
+
+    def __init__(self, bar: Progress, tasks: list[WalkerTask]) -> None:
+        self._bar = bar
+        self._n_frames = {task.number: task.config.n_blocks for task in tasks}
+        self._n_done = {task.number: min(task.n_saved, task.config.n_blocks) for task in tasks}
+        self._began: set[int] = set()
+        self._line = bar.add_task("frames", total=sum(self._n_frames.values()), completed=sum(self._n_done.values()))
+
+    def __call__(self, report: Report) -> None:
+        """Show one report."""
+        if report.kind == "began" and report.walker in self._began:
+            self._tell(f"walker {report.walker} lost its worker and goes on at frame {report.n_done} on {report.place}")
+        if report.kind == "began":
+            self._began.add(report.walker)
+        if report.kind == "failed":
+            self._tell(f"walker {report.walker} failed at frame {report.n_done}: {report.text}")
+        self._n_done[report.walker] = report.n_done
+        self._bar.update(self._line, completed=sum(self._n_done.values()))
+
+    def _tell(self, line: str) -> None:
+        Console(file=sys.stderr, highlight=False, soft_wrap=True).print(line, markup=False)

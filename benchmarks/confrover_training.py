@@ -53,14 +53,16 @@ class Variant:
     n_steps: int
     start: str = ""
     learning_rate: float = WLALL_CONFIG.learning_rate
+    max_stride: int = WLALL_CONFIG.max_stride
+    n_windows: int = WLALL_CONFIG.n_windows
 
 
 #: As in the paper: trajectories and single frames, then interpolation, too; and what each is compared with.
 VARIANTS = {
     "both": Variant(("trajectory", "single"), 3000),
-    "with interpolation": Variant(("trajectory", "single", "interpolation"), 1000, "both", 7e-4),
-    "as long without": Variant(("trajectory", "single"), 1000, "both", 7e-4),
     "trajectory alone": Variant(("trajectory",), 3000),
+    "with interpolation": Variant(("trajectory", "single", "interpolation"), 2200, "both", 1e-3, 8, 4),
+    "as long without": Variant(("trajectory", "single"), 2200, "both", 1e-3, 8, 4),
 }
 
 
@@ -85,7 +87,13 @@ def trained(name: str, train: list[ProteinRuns]) -> ConfRover:
         began = time.process_time()
         train_confrover(
             train,
-            config=replace(WLALL_CONFIG, n_steps=variant.n_steps, learning_rate=variant.learning_rate),
+            config=replace(
+                WLALL_CONFIG,
+                n_steps=variant.n_steps,
+                learning_rate=variant.learning_rate,
+                max_stride=variant.max_stride,
+                n_windows=variant.n_windows,
+            ),
             objectives=variant.objectives,
             start=trained(variant.start, train) if variant.start else None,
             out=weights,

@@ -5,14 +5,14 @@ again, or the distance on two principal components of the test files' Cα atoms.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
 from confrover_training import OUT, wlall
-from gldp_wlall import PROPAGATORS, Torsions, roll_out
+from gldp_wlall import PROPAGATORS, Torsions
 from results import shared_data
 
+from openmm_latent.bundle import Bundle, load_bundle
 from openmm_latent.data.trajectories import load_topology
 from openmm_latent.geometry import rmsd, superpose
 from openmm_latent.metrics import (
@@ -24,8 +24,6 @@ from openmm_latent.metrics import (
     state_recovery,
 )
 from openmm_latent.models.confrover import ConfRover
-from openmm_latent.models.gldp import CONFIGS as GLDP_CONFIGS
-from openmm_latent.models.gldp import GLDP
 from openmm_latent.training import train_gldp
 from openmm_latent.training.confrover_binding import confrover_protein
 
@@ -34,7 +32,7 @@ N_CHANGES = 8  # frames after a start
 N_STARTS = 128
 N_WALKERS, N_LONG, LONG_STRIDE = 16, 100, 10  # of 100 ns each
 N_SAMPLED = 2000
-N_WAYS, WAY_STRIDE, LEAST_WAY = 60, 8, 0.2  # 8 steps of 0.8 ns between ends that lie at least 0.2 nm apart
+N_WAYS, WAY_STRIDE, LEAST_WAY = 120, 1, 0.2  # 8 steps of 0.1 ns between ends that lie at least 0.2 nm apart
 N_STEPS = 25  # of the diffusion
 N_STATES = 36
 RESAMPLES = 1000
@@ -120,27 +118,34 @@ def md_from_nearest(data: Data, stride: int) -> Paths:
     return paths
 
 
-def gldp(data: Data) -> GLDP:
-    """Return GLDP with its autoregressive propagator at 0.1 ns: that of gldp_wlall.py."""
-    return train_gldp(
-        data.training,
-        lag_time=100.0,
-        config=replace(GLDP_CONFIGS["tiny"], encoder_steps=4000, decoder_steps=6000),
-        propagator="autoregressive",
-        propagator_config=PROPAGATORS["autoregressive"],
-        work_directory=OUT.parent / "gldp_wlall",
-        seed=1,
-        progress=False,
-    )
+def gldp(data: Data) -> Bundle:
+    """Return GLDP with its autoregressive propagator at 0.1 ns, trained on the same files."""
+    path = OUT / "gldp.latent.pt"
+    if not path.exists():
+        train_gldp(
+            data.training,
+            lag_time=100.0,
+            propagator_config=PROPAGATORS["autoregressive"],
+            out=path,
+            work_directory=OUT / "gldp",
+            seed=1,
+            progress=False,
+        )
+    return load_bundle(path)
 
 
 def gldp_paths(data: Data, starts: np.ndarray, stride: int, n_frames: int, seed: int) -> Paths:
-    """Roll it from each start, and keep the start and every stride-th frame after it."""
-    rolled = roll_out(gldp(data), starts.astype(np.float32), stride * n_frames, seed=seed)
-    return [
-        superpose(np.concatenate([one[None], path[stride - 1 :: stride]]), data.structure)
-        for one, path in zip(starts, rolled, strict=True)
-    ]
+    """Let it propagate from each start in its latent; keep the start and every stride-th frame after it."""
+    bundle, generator = gldp(data), torch.Generator().manual_seed(seed)
+    module, n_noise = bundle.module, bundle.manifest.noise_sizes["propagate"]
+    first = torch.tensor(starts, dtype=torch.float32)
+    latent, frames = module.encode(first), [first]
+    with torch.no_grad():
+        for step in range(1, stride * n_frames + 1):
+            latent, _ = module.propagate(latent, [], torch.randn(len(first), n_noise, generator=generator))
+            if step % stride == 0:
+                frames.append(module.decode(latent, first, torch.zeros(len(first), 0)))
+    return [superpose(path, data.structure) for path in torch.stack(frames, dim=1).numpy()]
 
 
 def random_frames(data: Data, count: int, seed: int) -> np.ndarray:
@@ -310,7 +315,7 @@ def independent(models: dict[str, ConfRover], data: Data) -> dict:
 
 
 def ways(models: dict[str, ConfRover], data: Data) -> dict:
-    """Interpolate between test frames 6.4 ns apart: Cα RMSD to both ends, in shares of what lies between them."""
+    """Interpolate between test frames 0.8 ns apart: Cα RMSD to both ends, in shares of what lies between them."""
     reach, rng, pairs = N_CHANGES * WAY_STRIDE, np.random.default_rng(2), []
     while len(pairs) < N_WAYS:
         run, place = rng.integers(len(data.test)), rng.integers(len(data.test[0]) - reach)
@@ -320,6 +325,8 @@ def ways(models: dict[str, ConfRover], data: Data) -> dict:
     made = {"MD": pairs}
     for name, model in models.items():
         made[name] = list(interpolated(model, data, pairs))
+    drawn = random_frames(data, N_WAYS * (N_CHANGES - 1), seed=4).reshape(N_WAYS, N_CHANGES - 1, -1, 3)
+    made["frames at random"] = [np.concatenate([p[:1], d, p[-1:]]) for p, d in zip(pairs, drawn, strict=True)]
     made["straight line"] = [superpose_ends(path) for path in pairs]
     return {name: progress_of(paths, data.cas) for name, paths in made.items()}
 
@@ -346,21 +353,21 @@ def interpolated(model: ConfRover, data: Data, pairs: Paths) -> np.ndarray:
 
 
 def progress_of(paths: Paths, cas: list[int]) -> dict:
-    """Return mean distances to both ends, and the mean change from frame to frame of their difference, paired."""
+    """Return mean distances to both ends, in shares of theirs, and how they change over the frames that were drawn."""
     alphas = [path[:, cas] for path in paths]
     scale = np.array([rmsd(path[-1:], path[0])[0] for path in alphas])
     to_start = np.stack([rmsd(path, path[0]) for path in alphas]) / scale[:, None]
     to_end = np.stack([rmsd(path, path[-1]) for path in alphas]) / scale[:, None]
-    inner = slice(0, -1)  # the end itself is given
+    drawn = slice(1, -1)  # both ends are given
     rng = np.random.default_rng(1)
     chosen = rng.integers(len(paths), size=(RESAMPLES, len(paths)))
 
     def steps(values: np.ndarray) -> list[dict]:
-        change = np.diff(values[:, inner], axis=1)
+        change = np.diff(values[:, drawn], axis=1)
         means = change[chosen].mean(axis=1)  # (n_resamples, n_steps)
         return [{"mean": float(m), "interval": interval(means[:, k])} for k, m in enumerate(change.mean(axis=0))]
 
-    slope = [np.polyfit(np.arange(values.shape[1] - 1), values[:, inner].T, 1)[0] for values in (to_start, to_end)]
+    slope = [np.polyfit(np.arange(values.shape[1] - 2), values[:, drawn].T, 1)[0] for values in (to_start, to_end)]
     return {
         "to start": to_start.mean(axis=0).tolist(),
         "to end": to_end.mean(axis=0).tolist(),

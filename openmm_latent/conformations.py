@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from openmm import app
+from openmm import app, unit
 
 from openmm_latent.bundle import Bundle, Manifest, load_bundle
 from openmm_latent.data.backbone import residue_type
@@ -57,7 +57,7 @@ def model_topology(manifest: Manifest) -> app.Topology:
             residues[place] = topology.addResidue(name, chain, str(record.residue_index + 1))
         topology.addAtom(record.name, app.Element.getBySymbol(record.element), residues[place])
     topology.createStandardBonds()
-    topology.createDisulfideBonds(np.asarray(manifest.reference_positions))
+    topology.createDisulfideBonds(np.asarray(manifest.reference_positions) * unit.nanometer)
     return topology
 
 

@@ -1,5 +1,6 @@
 """Drawing outside a Simulation, with a bundle of no family: independent frames, ways between two; and the commands."""
 
+import dataclasses
 import re
 from typing import List, Tuple  # noqa: UP035  TorchScript reads these annotations
 
@@ -25,7 +26,7 @@ from openmm_latent.conformations import (
 from openmm_latent.errors import LatentError
 from openmm_latent.geometry import rmsd
 from openmm_latent.model import LatentModule
-from openmm_latent.topology import describe_atoms, heavy_atoms
+from openmm_latent.topology import AtomRecord, describe_atoms, heavy_atoms
 
 TOPOLOGY, POSITIONS = load_l_peptides()
 CHOSEN = heavy_atoms(TOPOLOGY)
@@ -128,6 +129,17 @@ def test_the_topology_of_model_atoms_has_their_bonds_under_any_force_fields_name
     assert {frozenset((a.index, b.index)) for a, b in topology.bonds()} == wanted
     assert [atom.name for atom in topology.atoms()] == [record.name for record in bundle.manifest.atoms]
     assert [chain.id for chain in topology.chains()] == ["A", "B"]
+
+
+def test_disulphides_of_the_reference_are_bonds(bundle):
+    names = ["N", "CA", "C", "O", "CB", "SG"]
+    records = [AtomRecord("0", "CYX", place, name, name[0]) for place in (0, 1) for name in names]
+    apart = np.array([[0.3 * i, 0.0, 1.0 * place] for place in (0, 1) for i in range(6)])
+    for distance, n_bridges in ((0.205, 1), (0.5, 0)):
+        apart[11] = apart[5] + [0.0, 0.0, distance]
+        manifest = dataclasses.replace(bundle.manifest, atoms=records, reference_positions=apart.tolist())
+        bonds = [{a.index, b.index} for a, b in model_topology(manifest).bonds()]
+        assert bonds.count({5, 11}) == n_bridges
 
 
 def test_model_atoms_are_found_in_another_order(bundle, tmp_path):

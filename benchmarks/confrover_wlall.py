@@ -379,8 +379,8 @@ def progress_of(paths: Paths, cas: list[int]) -> dict:
 
 
 STAGES: dict[str, tuple[Callable, tuple[str, ...]]] = {
-    "changes from many starts": (multi_start, ("both", "with interpolation", "trajectory alone")),
-    "states of long runs": (long_runs, ("both", "with interpolation", "trajectory alone")),
-    "independent conformations": (independent, ("both", "trajectory alone", "with interpolation")),
+    "independent conformations": (independent, ("both", "trajectory alone")),
     "ways between two frames": (ways, ("with interpolation", "as long without")),
+    "changes from many starts": (multi_start, ("both", "with interpolation")),
+    "states of long runs": (long_runs, ("both", "with interpolation")),
 }

@@ -44,5 +44,5 @@ def frames(n, seed=1, size=0.01):
     return torch.tensor(REFERENCE).float() + size * torch.randn(n, *REFERENCE.shape, generator=generator)
 
 
-def normals(module, n, seed=2):
-    return torch.randn(n, module.n_propagate_noise, generator=torch.Generator().manual_seed(seed))
+def normals(module, n, seed=2, method="jump"):
+    return torch.randn(n, module.noise_sizes()[method], generator=torch.Generator().manual_seed(seed))

@@ -22,7 +22,7 @@ from openmm_latent.topology import describe_atoms
 
 N_TOKENS = 10
 MODULES = {
-    "shift": bound(),
+    "shift": bound(random_model(churn_above=0.04)),  # the interpolator takes less fresh noise
     "positions": bound(random_model(predicts_shift=False, n_refinements=0)),
     "repaired": bound(random_model(data_scale=0.01, fine_data_scale=0.01, n_sweeps=10)),
 }
@@ -49,8 +49,8 @@ def jumped(module, positions, noise, n=1):
 
 def test_it_keeps_the_contract(module):
     check_module(module, frames(2))
-    n_noise = 3 * 14 * module.keyframes.sampler.n_draws
-    assert module.noise_sizes() == {"jump": n_noise, "sample": n_noise, "interpolate": n_noise}
+    n_noise, n_finer = (3 * 14 * part.sampler.n_draws for part in (module.keyframes, module.finer))
+    assert module.noise_sizes() == {"jump": n_noise, "sample": n_noise, "interpolate": n_finer}
     assert module.capabilities() == ["jump", "initial_state", "sample", "interpolate"]
     assert [tuple(part.shape) for part in module.initial_state(frames(3))] == [(3, 10, 16), (3, 10, 10, 8)]
 
@@ -75,7 +75,12 @@ def test_jumps_turn_and_move_with_the_frame(module):
 
 
 def test_interpolation_turns_with_its_start_and_does_not_depend_on_how_the_end_lies(module):
-    start, end, noise, left = frames(2), frames(2, seed=9, size=0.05), normals(module, 2), torch.tensor([4.0, 2.0])
+    start, end, noise, left = (
+        frames(2),
+        frames(2, seed=9, size=0.05),
+        normals(module, 2, method="interpolate"),
+        torch.tensor([4.0, 2.0]),
+    )
     with torch.no_grad():
         between = module.interpolate(start, end, left, noise)
         there = module.interpolate(turned(start)[0], turned(end, seed=8)[0], left, noise)
@@ -124,7 +129,7 @@ def test_independent_samples_differ_by_their_noise_alone(module):
 def test_the_last_step_of_an_interval_is_its_end(module):
     start, end = frames(2), turned(frames(2, seed=9))[0]
     with torch.no_grad():
-        last = module.interpolate(start, end, torch.ones(2), normals(module, 2))
+        last = module.interpolate(start, end, torch.ones(2), normals(module, 2, method="interpolate"))
     torch.testing.assert_close(
         last, superpose_each(module.superposition, end, start, module.weights), atol=1e-5, rtol=0
     )
@@ -151,8 +156,9 @@ def test_scripted_and_reloaded_is_eager(module, tmp_path):
     with torch.no_grad():
         expected, state = jumped(module, before, noise, 2)
         found, other = jumped(reloaded, before, noise, 2)
-        between = module.interpolate(before, found, torch.tensor([3.0, 2.0]), noise)
-        also = reloaded.interpolate(before, found, torch.tensor([3.0, 2.0]), noise)
+        way, left = normals(module, 2, method="interpolate"), torch.tensor([3.0, 2.0])
+        between = module.interpolate(before, found, left, way)
+        also = reloaded.interpolate(before, found, left, way)
         drawn = module.sample(noise), reloaded.sample(noise)
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-6)
     torch.testing.assert_close(other[1], state[1], atol=1e-5, rtol=1e-5)

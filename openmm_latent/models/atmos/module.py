@@ -219,9 +219,10 @@ class BoundComplex(LatentModule):
         self.register_buffer("weights", torch.ones(self.n_atoms))
 
     def noise_sizes(self) -> dict[str, int]:
-        """Numbers of standard normals, the same for all methods that take any."""
+        """Numbers of standard normals, three for each atom and draw."""
         sizes = {"jump": self.n_propagate_noise, "sample": self.n_propagate_noise}
-        return {**sizes, "interpolate": self.n_propagate_noise} if self.uses_interpolator else sizes
+        finer = 3 * self.n_atoms * self.finer.sampler.n_draws
+        return {**sizes, "interpolate": finer} if self.uses_interpolator else sizes
 
     def capabilities(self) -> list[str]:
         """Contract methods, `interpolate` only with an interpolator."""

@@ -63,29 +63,29 @@ def sample_trajectory(
         n_keyframes >= 1 and n_parallel >= 1,
         f"n_keyframes and n_parallel must be at least 1, got {n_keyframes} and {n_parallel}",
     )
-    keys = key_frames(module, torch.from_numpy(start), n_keyframes, seed)
+    keys = key_frames(module, torch.from_numpy(start).to(module.reference.device), n_keyframes, seed)
     if upsampling == 1:
-        return keys.numpy()
+        return keys.cpu().numpy()
     require(
         hasattr(module, "towards") and module.upsampling == upsampling and module.uses_interpolator,
         f"upsampling must be 1, or that of the model's interpolator, got {upsampling}; train one, or leave it out",
     )
-    filled = torch.empty([n_keyframes, upsampling, *keys.shape[1:]])
+    filled = torch.empty([n_keyframes, upsampling, *keys.shape[1:]])  # kept on the CPU
     for first in range(0, n_keyframes, n_parallel):
         last = min(first + n_parallel, n_keyframes)
         filled[first:last] = fill_intervals(module, keys[first : last + 1], upsampling, seed, first)
-    return torch.cat([filled.flatten(0, 1), keys[-1:]]).numpy()
+    return torch.cat([filled.flatten(0, 1), keys[-1:].cpu()]).numpy()
 
 
 def key_frames(module: Any, start: Tensor, n_keyframes: int, seed: int) -> Tensor:
     """Draw key frames one after the other: (n_atoms, 3) [nm] -> (n_keyframes + 1, n_atoms, 3) [nm], the start first."""
-    kept = torch.empty([n_keyframes + 1, *start.shape])
+    kept = torch.empty([n_keyframes + 1, *start.shape], device=start.device)
     kept[0] = start
     state = module.initial_state(start.unsqueeze(0))
-    n_noise = _n_noise(module, len(start))
+    n_noise = 3 * len(start) * int(module.keyframes.sampler.n_draws)
     for number in range(n_keyframes):
-        noise = _normals(n_noise, seed, 0, number)
-        frame, state = module.jump(kept[number : number + 1], state, noise.unsqueeze(0))
+        noise = _normals(n_noise, seed, 0, number).unsqueeze(0).to(start.device)
+        frame, state = module.jump(kept[number : number + 1], state, noise)
         kept[number + 1] = frame[0]
     return kept
 
@@ -109,19 +109,15 @@ def fill_intervals(module: Any, keys: Tensor, upsampling: int, seed: int, first:
         (n_intervals, upsampling, n_atoms, 3) [nm], each interval's first frame its key frame
     """
     frames, ends = keys[:-1], keys[1:]
-    n_noise = _n_noise(module, keys.shape[1])
+    n_noise = 3 * keys.shape[1] * int(module.finer.sampler.n_draws)
     state = module.finer.initial_state(len(frames))
     kept = [frames]
     for step in range(1, upsampling):
         noise = torch.stack([_normals(n_noise, seed, step, first + i) for i in range(len(frames))])
-        left = torch.full([len(frames)], float(upsampling - step + 1))
-        frames, state = module.towards(frames, ends, left, state, noise)
+        left = torch.full([len(frames)], float(upsampling - step + 1), device=keys.device)
+        frames, state = module.towards(frames, ends, left, state, noise.to(keys.device))
         kept.append(frames)
     return torch.stack(kept, dim=1)
-
-
-def _n_noise(module: Any, n_atoms: int) -> int:
-    return int(module.keyframes.sampler.n_draws) * 3 * n_atoms
 
 
 def _normals(n_noise: int, seed: int, step: int, number: int) -> Tensor:

@@ -55,6 +55,37 @@ def wlall_stages(options: argparse.Namespace) -> dict:
     return found
 
 
+def print_tables(found: dict) -> None:
+    """Print what was found as Markdown."""
+    if "changes from many starts" in found:
+        part = found["changes from many starts"]
+        print("\n| changes, Cα | trajectory r | frame r | step r | trajectory MAE [nm] | frame | step |")
+        print("|---|---|---|---|---|---|---|")
+        names = [f"{name} {score}" for score in ("r", "mae") for name in ("trajectory", "frame", "step")]
+        for row, scores in part["Cα"].items():
+            if row != "by stride":
+                print(f"| {row} | " + " | ".join(_with_interval(scores[name]) for name in names) + " |")
+        print("\n| lagged pairs JSD | " + " | ".join(part["lagged pairs"]) + " |\n|---|---|---|---|")
+        for row in next(iter(part["lagged pairs"].values())):
+            print(f"| {row} | " + " | ".join(f"{of[row]:.3f}" for of in part["lagged pairs"].values()) + " |")
+    for title, key in (("long runs", "states of long runs"), ("independent", "independent conformations")):
+        if key in found:
+            columns = [name for name, value in next(iter(found[key].values())).items() if isinstance(value, float)]
+            print(f"\n| {title} | " + " | ".join(columns) + " |\n|---|" + "---|" * len(columns))
+            for row, scores in found[key].items():
+                print(f"| {row} | " + " | ".join(f"{scores[c]:.3f}" if c in scores else "" for c in columns) + " |")
+    if "ways between two frames" in found:
+        print("\n| ways | slope to start a frame | slope to end a frame |\n|---|---|---|")
+        for row, scores in found["ways between two frames"].items():
+            slopes = (scores[f"slope to {end}"] for end in ("start", "end"))
+            print(f"| {row} | " + " | ".join(_with_interval({"value": s["mean"], **s}) for s in slopes) + " |")
+
+
+def _with_interval(score: dict) -> str:
+    low, high = score["interval"]
+    return f"{score['value']:.3f} ({low:.3f} to {high:.3f})"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--stages", nargs="*", default=[], help="only these, by name; all unless given")
@@ -67,6 +98,7 @@ def main() -> None:
         is_asked = not options.stages or name in options.stages
         if is_asked or (OUT / f"{name}.json").exists():
             found[name] = kept(name, make, options.anew and is_asked)
+    print_tables(found)
     write_results(
         "confrover_small",
         {

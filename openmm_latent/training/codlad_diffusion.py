@@ -11,7 +11,7 @@ import copy
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,13 +28,10 @@ from openmm_latent.models.codlad.denoiser import Denoiser
 from openmm_latent.models.codlad.module import BOUND, CODLAD
 from openmm_latent.models.codlad.weights import save_weights
 from openmm_latent.nn.residue_geometry import CA
+from openmm_latent.training.checkpoints import AveragedTraining, Checkpoint, Progress
 from openmm_latent.training.codlad import train_codlad_autoencoder
 from openmm_latent.training.devices import resolve_device
 
-#: Told now and then: steps done, steps in all, training loss, validation loss (NaN without validation).
-Progress = Callable[[int, int, float, float], None]
-#: Times that training is looked at, told and saved.
-_N_LOOKS = 40
 #: Frames of a protein that validate.
 _N_VALIDATED = 64
 
@@ -196,13 +193,8 @@ def train_denoiser(
         torch.manual_seed(seed)
         denoiser = Denoiser(config).to(device)
     training = _Training(denoiser, config, taught, apart, seed, device)
-    checkpoint = None
-    if work_directory is not None:
-        Path(work_directory).mkdir(parents=True, exist_ok=True)
-        checkpoint = Path(work_directory) / f"codlad-denoiser-{_key([*taught, *apart], len(taught), config, seed)}.ckpt"
-        if not resume:
-            checkpoint.unlink(missing_ok=True)
-    training.run(checkpoint, progress)
+    key = _key([*taught, *apart], len(taught), config, seed)
+    training.run(Checkpoint(work_directory, f"codlad-denoiser-{key}.ckpt", resume), progress)
     return training.kept().cpu().eval()
 
 
@@ -221,7 +213,7 @@ class EncodedFrames:
     traces : Tensor
         (n_frames, n_residues, 3) [nm]
     codes : Tensor
-        (n_frames, n_residues, n_latent), standardised by the autoencoder's statistics
+        (n_frames, n_residues, n_latent), standardised by the autoencoder's statistics of each kind of residue
     """
 
     protein: Protein
@@ -237,12 +229,12 @@ def encode_frames(autoencoder: Autoencoder, example: ProteinFrames) -> EncodedFr
     frames = torch.as_tensor(example.positions, dtype=torch.float32)
     latents = [autoencoder.encode(protein, block.to(device)) for block in frames.split(autoencoder.config.batch_size)]
     codes = autoencoder.quantiser.codebook(torch.cat(latents))
-    standard = (codes - autoencoder.latent_mean) / autoencoder.latent_std
+    standard = (codes - autoencoder.latent_mean[protein.types]) / autoencoder.latent_std[protein.types]
     return EncodedFrames(protein, frames[:, :, CA].to(device), standard)
 
 
-class _Training:
-    """The loop over steps and all that must survive an interruption."""
+class _Training(AveragedTraining[Denoiser]):
+    """What a step shows the denoiser, and what judges it."""
 
     def __init__(
         self,
@@ -253,80 +245,30 @@ class _Training:
         seed: int,
         device: str,
     ):
-        self.denoiser, self.config, self.taught, self.apart, self.seed = denoiser, config, taught, apart, seed
-        self.device = device
-        self.averaged = copy.deepcopy(denoiser).eval()
+        optimiser = torch.optim.AdamW(denoiser.parameters(), lr=config.diffusion_rate, weight_decay=config.weight_decay)
+        super().__init__(denoiser, optimiser, config.diffusion_steps, config.diffusion_average, name="denoiser")
+        self.config, self.taught, self.apart, self.seed, self.device = config, taught, apart, seed, device
         self.diffusion = GaussianDiffusion(config.n_diffusion_steps, bound=BOUND).to(device)
-        self.optimiser = torch.optim.AdamW(
-            denoiser.parameters(), lr=config.diffusion_rate, weight_decay=config.weight_decay
-        )
-        self.done = 0
-        self.best: dict[str, Tensor] | None = None
-        self.best_loss = math.inf
 
-    def run(self, checkpoint: Path | None, progress: Progress | None) -> None:
-        """Take the steps that are left."""
-        if checkpoint is not None and checkpoint.exists():
-            self._restore(torch.load(checkpoint, weights_only=True, map_location=self.device))
-        total = self.config.diffusion_steps
-        recent: list[float] = []
-        while self.done < total:
-            recent.append(self._step())
-            self.done += 1
-            if self.done % max(1, total // _N_LOOKS) and self.done != total:
-                continue
-            mean, recent, judged = float(np.mean(recent)), [], self._validate()
-            if judged < self.best_loss:
-                self.best, self.best_loss = copy.deepcopy(self.averaged.state_dict()), judged
-            if checkpoint is not None:
-                partial = checkpoint.with_name(checkpoint.name + ".part")
-                torch.save(self._content(), partial)
-                partial.replace(checkpoint)
-            if progress is not None:
-                progress(self.done, total, mean, judged)
-
-    def kept(self) -> Denoiser:
-        """Return the denoiser whose weights count: the best on what was kept apart, or the last running mean."""
-        if self.best is not None:
-            self.averaged.load_state_dict(self.best)
-        return self.averaged
-
-    def _content(self) -> dict[str, Any]:
-        return {
-            "denoiser": self.denoiser.state_dict(),
-            "averaged": self.averaged.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "done": self.done,
-            "best": self.best,
-            "best_loss": self.best_loss,
-        }
-
-    def _restore(self, content: dict[str, Any]) -> None:
-        self.denoiser.load_state_dict(content["denoiser"])
-        self.averaged.load_state_dict(content["averaged"])
-        self.optimiser.load_state_dict(content["optimiser"])
-        self.done, self.best, self.best_loss = content["done"], content["best"], content["best_loss"]
-
-    def _step(self) -> float:
+    def step(self) -> float:
         """Take one step on frames of one protein; return its loss."""
         config = self.config
         generator = torch.Generator().manual_seed(1_000_003 * self.seed + self.done)
         shown = self.taught[int(torch.randint(len(self.taught), (), generator=generator))]
         n_frames = min(config.diffusion_batch_size, max(1, config.diffusion_residues // len(shown.protein.types)))
         chosen = torch.randint(len(shown.codes), (n_frames,), generator=generator)
-        self.denoiser.train()
+        self.network.train()
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(config, self.done)
         self.optimiser.zero_grad()
-        loss = self._loss(self.denoiser, shown, chosen, generator)
+        loss = self._loss(self.network, shown, chosen, generator)
         require(
             bool(torch.isfinite(loss)),
             "training of the denoiser gave a loss that is not finite; lower the configuration's diffusion_rate",
         )
         loss.backward()
-        nn.utils.clip_grad_norm_(self.denoiser.parameters(), config.gradient_clip)
+        nn.utils.clip_grad_norm_(self.network.parameters(), config.gradient_clip)
         self.optimiser.step()
-        self._average()
         return float(loss.detach())
 
     def _loss(self, network: Denoiser, shown: EncodedFrames, chosen: Tensor, generator: torch.Generator) -> Tensor:
@@ -341,14 +283,7 @@ class _Training:
         return self.diffusion.hybrid_loss(output, clean, normals, step).mean()
 
     @torch.no_grad()
-    def _average(self) -> None:
-        """Move the running mean of the weights; the first steps move it more, so that it forgets where it began."""
-        decay = min(self.config.diffusion_average, (1 + self.done) / (10 + self.done))
-        for mean, now in zip(self.averaged.parameters(), self.denoiser.parameters(), strict=True):
-            mean.lerp_(now, 1.0 - decay)
-
-    @torch.no_grad()
-    def _validate(self) -> float:
+    def judge(self) -> float:
         """Return the running mean's loss on what was kept apart, always at the same levels; NaN without any."""
         losses = []
         for number, shown in enumerate(self.apart):

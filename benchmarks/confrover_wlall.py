@@ -20,6 +20,7 @@ from openmm_latent.metrics import (
     cluster_centres,
     lagged_pair_jsd,
     multi_start_scores,
+    path_changes,
     principal_components,
     state_recovery,
 )
@@ -211,29 +212,38 @@ def flat_scores(made: Paths, reference: Paths) -> dict[str, float]:
 
 def change_scores(made: list[Paths], reference: list[Paths], ours: list[Paths]) -> dict:
     """Score all strides together, with 95 % intervals over starts, and how much better than this the first model is."""
-
-    def of(paths: list[Paths], starts: Sequence[int]) -> dict[str, float]:
-        return flat_scores(
-            [paths[k][i] for k in range(len(STRIDES)) for i in starts],
-            [reference[k][i] for k in range(len(STRIDES)) for i in starts],
+    moved = [[[path_changes(path) for path in paths] for paths in side] for side in (made, reference, ours)]
+    rng, value, scores, gains = np.random.default_rng(1), {}, {}, {}
+    for name in ("trajectory", "frame", "step"):
+        # (n_starts, n_values): the changes after each start, at all strides
+        theirs, true, own = (
+            np.stack([np.concatenate([of[k][i][name] for k in range(len(STRIDES))]) for i in range(N_STARTS)])
+            for of in moved
         )
-
-    every = range(N_STARTS)
-    rng, scores, gains = np.random.default_rng(1), [], []
-    for _ in range(RESAMPLES // 4):
-        starts = rng.integers(N_STARTS, size=N_STARTS)
-        theirs, own = of(made, starts), of(ours, starts)
-        scores.append(theirs)
-        gains.append({name: (own[name] - theirs[name]) * (1 if name.endswith(" r") else -1) for name in theirs})
-    value = of(made, every)
+        for score in ("r", "mae"):
+            value[f"{name} {score}"] = agreement(theirs, true, score)
+            scores[f"{name} {score}"], gains[f"{name} {score}"] = [], []
+        for _ in range(RESAMPLES):
+            starts = rng.integers(N_STARTS, size=N_STARTS)
+            for score, sign in (("r", 1), ("mae", -1)):
+                first, second = (agreement(one[starts], true[starts], score) for one in (theirs, own))
+                scores[f"{name} {score}"].append(first)
+                gains[f"{name} {score}"].append(sign * (second - first))
     return {
         name: {
             "value": value[name],
-            "interval": interval([one[name] for one in scores]),
-            "ConfRover better by": interval([one[name] for one in gains]),
+            "interval": interval(scores[name]),
+            "the first network better by": interval(gains[name]),
         }
         for name in value
     }
+
+
+def agreement(values: np.ndarray, reference: np.ndarray, score: str) -> float:
+    """Return Pearson's r, or the mean absolute error [nm], of all values together."""
+    if score == "mae":
+        return float(np.abs(values - reference).mean())
+    return float(np.corrcoef(values.ravel(), reference.ravel())[0, 1])
 
 
 def interval(values: Sequence[float]) -> list[float]:

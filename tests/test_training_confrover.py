@@ -312,6 +312,9 @@ def test_commands_train_bind_sample_and_interpolate(tmp_path):
     code, told = run("interpolate", "--model", bundle, "--start", top, "--end", top, "--frames", 4, "--out", out)
     assert code == 0, told
     assert mdtraj.load(str(out), top=str(out.with_suffix(".pdb"))).time.tolist() == [0.0, 4.0, 8.0, 12.0]
+    code, told = run(*bind, "--lag-time", 1)
+    assert code == 2
+    assert "lag_time must lie between 2 and 2048 ps, which these weights were trained on, got 1" in told
     code, told = run(*bind, "--relaxation-time", 5)
     assert code == 2
     assert "--relaxation-time means nothing to family 'confrover'" in told

@@ -62,6 +62,8 @@ def bind_confrover(
         The weights are unreadable, the protein has other residues or lacks atoms, or an argument is out of range.
     """
     model, training = load_weights(weights)
+    if lag_time is not None:
+        _require_seen(lag_time, model, training)
     found = read_residue_slots(topology, _checked(positions, topology), others="leave out")
     read = None if features is None else read_features(features, found.residues)
     return export_confrover(
@@ -144,6 +146,17 @@ def confrover_protein(
         disulphides=found.disulphides,
     )
     return module.eval(), chosen
+
+
+def _require_seen(lag_time: float, model: ConfRover, training: dict[str, Any]) -> None:
+    """Refuse a lag time that no window of the training data had."""
+    spacings = [one["frame_spacing"] for one in training.get("proteins", {}).values() if "frame_spacing" in one]
+    least, most = min(spacings, default=0.0), model.config.max_stride * max(spacings, default=float("inf"))
+    require(
+        0.999 * least <= lag_time <= 1.001 * most,
+        f"lag_time must lie between {least:g} and {most:g} ps, which these weights were trained on, got {lag_time:g}; "
+        f"choose one of those, or train on other frames",
+    )
 
 
 def _checked(positions: np.ndarray, topology: app.Topology) -> np.ndarray:

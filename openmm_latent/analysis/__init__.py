@@ -17,6 +17,7 @@ from openmm_latent.analysis.segments import (
     read_plain_md,
     require_one_ensemble,
     to_segments,
+    trajectory_of,
 )
 from openmm_latent.analysis.settling import Settling, find_dropped_time
 from openmm_latent.analysis.torsions import State, TorsionTable
@@ -39,4 +40,5 @@ __all__ = [
     "require_one_ensemble",
     "reweight",
     "to_segments",
+    "trajectory_of",
 ]

@@ -186,6 +186,13 @@ def find_runs(places: Sequence[Path]) -> list[Path]:
     return tables
 
 
+def trajectory_of(table: Path) -> Path:
+    """Return the trajectory of the run that a jump table, NAME.latent.csv, belongs to."""
+    stem = table.name.removesuffix(".latent.csv")
+    facts = _read_facts(table.with_name(f"{stem}.json"), needed=True)
+    return table.with_name(f"{stem}.{facts.get('trajectory_format', 'xtc')}")
+
+
 def read_hybrid_run(
     table: Path,
     torsions: TorsionTable | None = None,
@@ -219,7 +226,7 @@ def read_hybrid_run(
         mode in ("guarded", "exploratory"),
         f"run {table.parent} has mode {mode!r}; only guarded and exploratory runs are reweighted",
     )
-    trajectory = table.with_name(f"{stem}.{facts.get('trajectory_format', 'xtc')}")
+    trajectory = trajectory_of(table)
     top = table.with_name(f"{stem}.pdb")
     known = torsions or TorsionTable.from_topology(top)
     angles, features = known.measure(trajectory, feature_function)

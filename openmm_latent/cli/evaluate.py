@@ -26,7 +26,9 @@ class EvaluateCommand(Command):
 
 def evaluate(
     reference: Annotated[list[Path], typer.Option(help="Trajectories of the reference MD, one run a file.")],
-    sample: Annotated[list[Path], typer.Option(help="Trajectories that are judged, one run a file.")],
+    sample: Annotated[
+        list[Path], typer.Option(help="Trajectories that are judged, one run a file; or folders of runs.")
+    ],
     top: TopOption,
     out: Annotated[Path, typer.Option(help="Folder for metrics.json, metrics.csv and report.html.")],
     sample_top: Annotated[
@@ -92,11 +94,16 @@ def evaluate(
     - `openmm-latent evaluate --top p.pdb --reference md/*.xtc --sample hybrid/p.xtc --jumps hybrid/p.latent.csv
       --md short/*.xtc --name hybrid --out report`
     """
+    from openmm_latent.analysis import find_runs, trajectory_of
     from openmm_latent.report import EvaluationSettings, write_report
     from openmm_latent.report import evaluate as run_evaluation
     from openmm_latent.report.files import check_folder
 
     check_folder(out)
+    # a folder of `simulate`, or the store of `ensemble`, stands for its runs
+    if any(place.is_dir() for place in sample):
+        tables = find_runs(sample)
+        sample, jumps = [trajectory_of(table) for table in tables], jumps or tables
     settings = EvaluationSettings(
         atoms=atoms,
         stride=stride,

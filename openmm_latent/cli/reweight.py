@@ -13,7 +13,9 @@ from openmm_latent.errors import require
 
 
 def reweight(
-    run: Annotated[list[Path], typer.Option(help="Folders of `simulate`; give --run again for each further one.")],
+    run: Annotated[
+        list[Path], typer.Option(help="Folder of `simulate` or `ensemble`; give --run again for each further one.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder for results (JSON), weights and surface (CSV), figures (PNG).")],
     md: Annotated[
         list[Path] | None, typer.Option(help="Trajectories of plain MD of the same system, as further segments.")

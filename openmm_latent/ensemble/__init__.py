@@ -1,7 +1,14 @@
 """Many walkers of a hybrid simulation on the workers of dask.distributed."""
 
 from openmm_latent.ensemble.cluster import connect
-from openmm_latent.ensemble.config import AdaptiveConfig, ClusterConfig, EnsembleConfig, StartsConfig, load_config
+from openmm_latent.ensemble.config import (
+    AdaptiveConfig,
+    ClusterConfig,
+    EnsembleConfig,
+    SlurmConfig,
+    StartsConfig,
+    load_config,
+)
 from openmm_latent.ensemble.running import Report, run_walkers
 from openmm_latent.ensemble.store import open_store
 from openmm_latent.ensemble.walkers import WalkerResult, WalkerTask, run_walker
@@ -11,6 +18,7 @@ __all__ = [
     "ClusterConfig",
     "EnsembleConfig",
     "Report",
+    "SlurmConfig",
     "StartsConfig",
     "WalkerResult",
     "WalkerTask",

@@ -81,6 +81,8 @@ def run_walkers(
             if interrupt.is_asked and not is_stopping:
                 is_stopping = True
                 client.register_plugin(StopFlag(topic, is_asked=True), name=topic)
+                _drop_waiting(campaign, client)
+                continue
             try:
                 found = happened.get(timeout=_PAUSE)
             except queue.Empty:
@@ -91,8 +93,8 @@ def run_walkers(
                 event = found[1]
                 report(Report(event["walker"], event["kind"], event["n_done"], place=event["worker"]))
     client.unsubscribe_topic(topic)
-    n_open = sum(not one.is_complete for one in campaign.results.values())
     _raise_failures(campaign, out)
+    n_open = len(campaign.tasks) - sum(one.is_complete for one in campaign.results.values())
     if n_open:
         raise KeyboardInterrupt(f"{n_open} of {len(tasks)} walkers are saved in {out} and not yet complete")
     return campaign.results
@@ -106,6 +108,15 @@ def _submit(campaign: _Campaign, task: WalkerTask, client: Client, topic: str, h
     future.add_done_callback(happened.put)
 
 
+def _drop_waiting(campaign: _Campaign, client: Client) -> None:
+    """Forget walkers that no worker has begun; without a worker to begin them they would wait for ever."""
+    keys = {key for held in client.processing().values() for key in held}
+    waiting = {number: future for number, future in campaign.futures.items() if future.key not in keys}
+    for number, future in waiting.items():
+        del campaign.futures[number]
+        future.release()
+
+
 def _collect(
     campaign: _Campaign,
     future: Future,
@@ -115,7 +126,9 @@ def _collect(
     report: Callable[[Report], None],
 ) -> None:
     """Take in what a finished task brings."""
-    number = next(i for i, one in campaign.futures.items() if one is future)
+    number = next((i for i, one in campaign.futures.items() if one is future), None)
+    if number is None:  # dropped before
+        return
     task = campaign.tasks[number]
     del campaign.futures[number]
     if future.status == "finished":

@@ -4,7 +4,7 @@ WLALL (../shared/data/wlall, five residues, 0.1 ns a frame): files 00-15 train, 
 "both" learned trajectories and single frames; "with interpolation" went on from it with all three objectives, "as long
 without" as long without the third; "trajectory alone" learned trajectories as long as "both". In the same run: MD
 itself (what followed the training frame nearest to a start), GLDP's autoregressive propagator, and training frames at
-random, which know no time. Small proteins (small_proteins.py, 60 ps each): four train, two others test.
+random, which know no time. Small proteins (small_proteins.py, 60 ps each): five train, two others test.
 
 Every finished stage stays in benchmark_output/confrover_small, so that the same command goes on after Ctrl-C.
 

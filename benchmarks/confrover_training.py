@@ -26,22 +26,22 @@ WLALL_CONFIG = replace(
     learning_rate=1.5e-3,
     average=0.995,
 )
-#: The same on proteins of 10 to 38 residues, whose MD lasts 60 ps.
+#: The same on proteins of 10 to 76 residues, whose MD lasts 60 ps.
 PROTEINS_CONFIG = replace(
     CONFIGS["tiny"],
     max_stride=16,
     time_unit=0.5,
-    position_scale=0.6,
+    position_scale=0.7,
     n_frames=5,
     n_windows=1,
-    n_singles=5,
+    n_singles=4,
     n_draws=4,
     learning_rate=1.5e-3,
     average=0.99,
 )
-TRAINED_PROTEINS = ("chignolin", "trp_cage", "villin", "adk_nmp")
+TRAINED_PROTEINS = ("chignolin", "trp_cage", "villin", "adk_nmp", "ubiquitin")
 UNSEEN_PROTEINS = ("bba", "atlas_7lp1")
-PROTEIN_STEPS = 2000
+PROTEIN_STEPS = 1500
 
 
 @dataclass(frozen=True)

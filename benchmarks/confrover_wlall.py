@@ -8,8 +8,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from confrover_proteins import soundness
 from confrover_training import OUT, wlall
 from gldp_wlall import PROPAGATORS, Torsions
+from openmm import app, unit
 from results import shared_data
 
 from openmm_latent.bundle import Bundle, load_bundle
@@ -310,7 +312,13 @@ def independent(models: dict[str, ConfRover], data: Data) -> dict:
         return {key: torsion[key] for key in kept} | {"states JSD": states["jsd"], "states F1": states["f1"]}
 
     every = np.arange(N_SAMPLED)
-    result = {name: scores(name, every) for name in made}
+    heavy = app.Modeller(data.topology, data.positions * unit.nanometer)
+    heavy.delete([atom for atom in data.topology.atoms() if atom.element.symbol == "H"])
+    result = {
+        name: scores(name, every)
+        | {"sound frames": soundness(heavy.topology, frames, data.structure)["sound frames"] / N_SAMPLED}
+        for name, frames in made.items()
+    }
     first, rng = next(iter(models)), np.random.default_rng(1)
     for name in list(made)[1:]:
         gains = []

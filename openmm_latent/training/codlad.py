@@ -44,6 +44,8 @@ _N_VALIDATED = 8
 #: Atoms nearer than this clash [nm], as CODLAD's code counts them.
 _CLASH = 0.12
 _ANGSTROM = 10.0  # one nm
+#: Of the codes of one kind of residue, which may all be the same one.
+_LEAST_SPREAD = 1e-2
 
 
 def train_codlad_autoencoder(
@@ -111,7 +113,7 @@ def train_codlad_autoencoder(
         _log.info("autoencoder found in %s", files.done)
         return model.eval()
     exchanged = exchange_side_chains(examples, chosen.n_exchanged, seed) if chosen.n_exchanged else []
-    training = _Training(model.to(device), [*examples, *exchanged], validation, seed, device)
+    training = _Training(model.to(device), examples, validation, seed, device, exchanged)
     training.run(files, progress)
     return model.cpu().eval()
 
@@ -176,9 +178,11 @@ class _Training:
         validation: Sequence[ProteinFrames],
         seed: int,
         device: str,
+        exchanged: Sequence[ProteinFrames] = (),
     ):
         self.model, self.config, self.seed, self.device = model, model.config, seed, device
-        self.subjects = [_Subject.of(example, device) for example in examples]
+        self.subjects = [_Subject.of(example, device) for example in (*examples, *exchanged)]
+        self.n_own = len(examples)  # the first are frames as they came
         self.held_out = [_Subject.of(example, device) for example in validation]
         decays = [p for p in model.parameters() if p.ndim > 1]
         others = [p for p in model.parameters() if p.ndim <= 1]
@@ -303,17 +307,25 @@ class _Training:
 
     @torch.no_grad()
     def _set_statistics(self) -> None:
-        """Tell the mean and spread of codes, each protein counting alike."""
-        self.model.eval()
-        means, squares = [], []
-        for subject in self.subjects:
-            latents = [self.model.quantiser.codebook(block).double() for block in self._latents(subject)]
-            means.append(torch.cat(latents).mean(0))
-            squares.append(torch.cat(latents).square().mean(0))
-        mean = torch.stack(means).mean(0)
-        variance = torch.stack(squares).mean(0) - mean.square()
-        self.model.latent_mean.copy_(mean)
-        self.model.latent_std.copy_(variance.clamp(min=1e-12).sqrt())
+        """Tell which codes each kind of residue has in its own frames, their mean and their spread."""
+        model, device = self.model.eval(), self.device
+        counts = torch.zeros_like(model.known_codes, dtype=torch.float64)
+        for subject in self.subjects[: self.n_own]:
+            for latents in self._latents(subject):
+                chosen = model.quantiser.codebook.nearest(latents)
+                kinds = subject.protein.types.repeat(len(chosen) // len(subject.protein.types))
+                counts.index_put_((kinds, chosen), counts.new_ones(len(chosen)), accumulate=True)
+        model.known_codes.copy_(counts > 0)
+        everything = counts.sum(0, keepdim=True)
+        is_absent = counts.sum(1) == 0
+        model.known_codes[is_absent] = True  # a kind that was never seen takes any code
+        share = torch.where(is_absent.unsqueeze(1), everything, counts)
+        share = share / share.sum(1, keepdim=True)
+        codes = model.quantiser.codes.double().to(device)
+        mean = share @ codes
+        variance = share @ codes.square() - mean.square()
+        model.latent_mean.copy_(mean)
+        model.latent_std.copy_(variance.clamp(min=_LEAST_SPREAD**2).sqrt())
 
 
 def _spread(frames: Tensor, n_frames: int) -> Tensor:

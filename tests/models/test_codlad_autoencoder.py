@@ -382,6 +382,29 @@ def test_training_resumes_where_it_was_interrupted(tmp_path, rate_falls):
     assert [file.suffix for file in tmp_path.iterdir()] == [".pt"]
 
 
+def test_statistics_are_those_of_each_kind_of_residue():
+    """Of the frames as they came: exchanged ones do not count. Kinds that were not seen take any code."""
+    frames = peptide_frames("GAVLIVV", 6)
+    model = train_codlad_autoencoder([frames], config=QUICK, device="cpu")
+    with torch.no_grad():
+        protein = Protein(frames.residues)
+        chosen = model.quantiser.codebook.nearest(model.encode(protein, torch.as_tensor(frames.positions)))
+    codes = model.quantiser.codebook.embed(chosen)
+    for kind in np.unique(frames.residues.types):
+        where = frames.residues.types == kind
+        its = codes[:, where].flatten(0, 1)
+        torch.testing.assert_close(model.latent_mean[kind], its.mean(0), atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(
+            model.latent_std[kind], its.std(0, correction=0).clamp(min=1e-2), atol=1e-4, rtol=1e-3
+        )
+        used = torch.zeros(QUICK.n_codes, dtype=torch.bool)
+        used[chosen[:, where].flatten()] = True
+        assert torch.equal(model.known_codes[kind], used)
+    absent = np.setdiff1d(np.arange(21), frames.residues.types)
+    assert bool(model.known_codes[absent].all())
+    assert float(model.latent_std[absent].min()) > 0
+
+
 def test_large_proteins_come_with_fewer_frames():
     """A batch of at most 12 residues has 2 of 6 frames of a peptide of 5, and 1 of one of 14."""
     config = replace(QUICK, residues_per_batch=12)

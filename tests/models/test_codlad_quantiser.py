@@ -141,3 +141,17 @@ def test_a_codebook_finds_the_clusters():
         which = torch.randint(8, (64,), generator=torch.Generator().manual_seed(step))
         made(centres[which] + 0.01 * random_latents(64, 1000 + step))
     assert float(torch.cdist(centres, made.codes).min(1)[0].max()) < 0.05
+
+
+def test_the_nearest_of_the_codes_that_are_known():
+    quantiser = VectorQuantiser(64, 3)
+    generator = torch.Generator().manual_seed(5)
+    latent = torch.randn(4, 7, 3, generator=generator)
+    is_known = torch.rand(7, 64, generator=generator) < 0.2
+    found = quantiser.codebook.nearest_known(latent, is_known)
+    apart = (latent.unsqueeze(2) - quantiser.codes).square().sum(3)  # (4, 7, 64)
+    expected = apart.masked_fill(~is_known, float("inf")).argmin(2)
+    assert torch.equal(found, expected)
+    everything = torch.ones_like(is_known)
+    assert torch.equal(quantiser.codebook.nearest_known(latent, everything), quantiser.codebook.nearest(latent))
+    assert not torch.equal(found, quantiser.codebook.nearest(latent))

@@ -22,6 +22,7 @@ from openmm_latent.models.codlad.decoder import BoundDecoder, TraceDecoder
 from openmm_latent.models.codlad.encoder import AtomGraphs, Encoder
 from openmm_latent.models.codlad.graphs import Protein
 from openmm_latent.models.codlad.quantiser import VectorQuantiser
+from openmm_latent.nn.residue_geometry import UNKNOWN
 
 
 class Autoencoder(nn.Module):
@@ -34,9 +35,13 @@ class Autoencoder(nn.Module):
     Attributes
     ----------
     latent_mean, latent_std : Tensor
-        (n_latent,) of quantised latents over the training data, set when training ends: what diffusion standardises by
+        (21, n_latent) of quantised latents of each kind of residue over the training data, set when training ends: what
+        diffusion standardises by. Kinds lie apart, and what matters is where a residue lies within its own.
+    known_codes : Tensor of bool
+        (21, n_codes) which codes each kind had in the training data: a sample takes one of these
 
     Source: CODLAD, stage a.
+    DISCREPANCY(CODLAD, codes): the paper snaps a sample to any code, and says nothing of how latents are standardised.
     """
 
     def __init__(self, config: CODLADConfig):
@@ -47,8 +52,9 @@ class Autoencoder(nn.Module):
             config.n_codes, config.n_latent, config.code_decay, config.commitment, config.dead_after
         )
         self.decoder = TraceDecoder(config)
-        self.register_buffer("latent_mean", torch.zeros(config.n_latent))
-        self.register_buffer("latent_std", torch.ones(config.n_latent))
+        self.register_buffer("latent_mean", torch.zeros(UNKNOWN + 1, config.n_latent))
+        self.register_buffer("latent_std", torch.ones(UNKNOWN + 1, config.n_latent))
+        self.register_buffer("known_codes", torch.ones(UNKNOWN + 1, config.n_codes, dtype=torch.bool))
 
     def encode(self, protein: Protein, positions: Tensor, graphs: AtomGraphs | None = None) -> Tensor:
         """Return latents before quantisation.

@@ -80,7 +80,7 @@ class CODLADConfig:
     # diffusion
     n_diffusion_steps: int = 1000
     n_sampling_steps: int = 50
-    diffusion_steps: int = 3000  # training steps
+    diffusion_steps: int = 5000  # training steps
     diffusion_batch_size: int = 8  # frames of one protein, at most
     diffusion_residues: int = 256  # in a batch, at most, where one frame has fewer
     diffusion_rate: float = 1e-3

@@ -107,6 +107,7 @@ class BackmappedProtein(LatentModule):
         self.n_propagate_noise = self.n_noise
         self.register_buffer("latent_mean", autoencoder.latent_mean.clone())
         self.register_buffer("latent_std", autoencoder.latent_std.clone())
+        self.register_buffer("known_codes", autoencoder.known_codes.clone())
         self.register_buffer("slots", torch.tensor(slots))
         place = {slot: atom for atom, slot in enumerate(slots.tolist())}
         self.register_buffer("cas", torch.tensor([place[N_SLOTS * i + CA] for i in range(self.n_residues)]))
@@ -145,7 +146,8 @@ class BackmappedProtein(LatentModule):
         protein = self.decoder.protein
         context = self.sampler.denoiser.prepare(trace, protein.types, protein.chains, protein.anchors)
         drawn = self.sampler(noise.view(-1, self.n_draws, self.n_residues, self.n_numbers), context)
-        return self.codebook(self.latent_mean + self.latent_std * drawn)
+        latent = self.latent_mean[protein.types] + self.latent_std[protein.types] * drawn
+        return self.codebook.embed(self.codebook.nearest_known(latent, self.known_codes[protein.types]))
 
 
 def _checked(residues: Residues, slots: Sequence[int] | np.ndarray) -> np.ndarray:

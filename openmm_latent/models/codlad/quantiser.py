@@ -36,6 +36,13 @@ class Codebook(nn.Module):
         found = [(half - torch.mm(block, self.codes.t())).argmin(1) for block in flat.split(self.n_block)]
         return torch.cat(found).view(latent.shape[:-1])
 
+    def nearest_known(self, latent: Tensor, is_known: Tensor) -> Tensor:
+        """Return the nearest of some codes: (batch, n, n_latent), (n, n_codes) of bool -> (batch, n) int64."""
+        half = 0.5 * (self.codes * self.codes).sum(1)
+        far = half.masked_fill(~is_known, float("inf"))  # (n, n_codes)
+        found = [(far - torch.mm(frame, self.codes.t())).argmin(1) for frame in latent.detach()]
+        return torch.stack(found)
+
     def embed(self, chosen: Tensor) -> Tensor:
         """Return codes by number: (...) int64 -> (..., n_latent)."""
         return self.codes[chosen]

@@ -16,6 +16,7 @@ from openmm_latent.models.atmos import CONFIGS
 from openmm_latent.models.atmos.weights import load_weights, save_weights
 from openmm_latent.training.atmos import _Teacher, _Training, _Windows, train_atmos
 from openmm_latent.training.atmos_binding import bind_atmos, export_complex
+from openmm_latent.training.checkpoints import Checkpoint
 from peptides import capped_alanine_topology, capped_alanine_trajectories
 
 EXAMPLES = [complex_of(capped_alanine_trajectories(200), name="alanine")]
@@ -212,7 +213,7 @@ def test_numbers_that_are_none_stop_training():
     )
     torch.nn.init.constant_(training.network.blank_single, float("nan"))
     with pytest.raises(LatentError, match="training of ATMOS gave numbers that are not finite; lower"):
-        training.run(None, None)
+        training.run(Checkpoint(None, ""), None)
 
 
 def test_the_topology_has_the_tokens_that_training_saw():

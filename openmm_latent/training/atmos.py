@@ -7,11 +7,10 @@ What is kept is the running mean of the weights.
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,14 +28,11 @@ from openmm_latent.models.atmos.chemistry import Chemistry, describe_complex, st
 from openmm_latent.models.atmos.losses import atom_weights, denoising_loss, distogram_loss, geometry_loss
 from openmm_latent.models.atmos.weights import describe_references, save_weights, usual_lengths
 from openmm_latent.nn.superposition import Superposition
+from openmm_latent.training.checkpoints import AveragedTraining, Checkpoint, Progress
 from openmm_latent.training.devices import resolve_device
 
-#: Told now and then: steps done, steps in all, training loss, validation loss (NaN without validation).
-Progress = Callable[[int, int, float, float], None]
 #: Names of the two stages.
 STAGES = ("key frames", "interpolator")
-#: Times that training is looked at, told and saved.
-_N_LOOKS = 40
 #: Share of the steps in which the learning rate rises.
 _WARM_UP = 0.05
 #: Windows that tell the scale of what is drawn.
@@ -113,10 +109,13 @@ def train_atmos(
     )
     model = ATMOS(chosen, lag_time, fine_time)
     told, device = dict(progress or {}), resolve_device(device)
-    files = _Files(work_directory, _key(examples, validation, chosen, lag_time, seed), resume)
-    model.keyframes = _train(chosen, key, files.of(STAGES[0]), seed, device, told.get(STAGES[0]))
-    if fine is not None:
-        model.interpolator = _train(chosen, fine, files.of(STAGES[1]), seed, device, told.get(STAGES[1]), True)
+    digest = _key(examples, validation, chosen, lag_time, seed)
+    for name, stage, windows in (("keyframes", STAGES[0], key), ("interpolator", STAGES[1], fine)):
+        if windows is not None:
+            checkpoint = Checkpoint(work_directory, f"atmos-{name}-{digest}.ckpt", resume)
+            setattr(
+                model, name, _train(chosen, windows, name != "keyframes", checkpoint, seed, device, told.get(stage))
+            )
     model.eval()
     if out is not None:
         save_weights(out, model, _training_facts(examples, validation, chosen, seed, facts))
@@ -309,60 +308,15 @@ class _Teacher:
         return states, anchors, ways, targets
 
 
-class _Training:
-    """The loop over steps and all that must survive an interruption."""
+class _Training(AveragedTraining[StateSpaceNetwork]):
+    """What a step shows a network, and what judges it."""
 
     def __init__(self, network: StateSpaceNetwork, teacher: _Teacher, seed: int):
-        self.network, self.teacher, self.config, self.seed = network, teacher, teacher.config, seed
-        self.averaged = copy.deepcopy(network).eval()
-        self.optimiser = torch.optim.Adam(network.parameters(), lr=self.config.learning_rate)
-        self.done = 0
-        self.best: dict[str, Tensor] | None = None
-        self.best_loss = math.inf
+        self.teacher, self.config, self.seed = teacher, teacher.config, seed
+        optimiser = torch.optim.Adam(network.parameters(), lr=self.config.learning_rate)
+        super().__init__(network, optimiser, self.config.n_steps, self.config.average)
 
-    def run(self, checkpoint: Path | None, progress: Progress | None) -> None:
-        """Take the steps that are left."""
-        if checkpoint is not None and checkpoint.exists():
-            self._restore(torch.load(checkpoint, weights_only=True, map_location=self.teacher.device))
-        total, recent = self.config.n_steps, []
-        while self.done < total:
-            recent.append(self._step())
-            self.done += 1
-            if self.done % max(1, total // _N_LOOKS) and self.done != total:
-                continue
-            mean, recent, judged = float(np.mean(recent)), [], self._validate()
-            if judged < self.best_loss:
-                self.best, self.best_loss = copy.deepcopy(self.averaged.state_dict()), judged
-            if checkpoint is not None:
-                partial = checkpoint.with_name(checkpoint.name + ".part")
-                torch.save(self._content(), partial)
-                partial.replace(checkpoint)
-            if progress is not None:
-                progress(self.done, total, mean, judged)
-
-    def kept(self) -> StateSpaceNetwork:
-        """Return the network whose weights count: the best on what was kept apart, or the last running mean."""
-        if self.best is not None:
-            self.averaged.load_state_dict(self.best)
-        return self.averaged
-
-    def _content(self) -> dict[str, Any]:
-        return {
-            "network": self.network.state_dict(),
-            "averaged": self.averaged.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "done": self.done,
-            "best": self.best,
-            "best_loss": self.best_loss,
-        }
-
-    def _restore(self, content: dict[str, Any]) -> None:
-        self.network.load_state_dict(content["network"])
-        self.averaged.load_state_dict(content["averaged"])
-        self.optimiser.load_state_dict(content["optimiser"])
-        self.done, self.best, self.best_loss = content["done"], content["best"], content["best_loss"]
-
-    def _step(self) -> float:
+    def step(self) -> float:
         """Take one step on windows of one complex; return its loss."""
         rng = np.random.default_rng([self.seed, self.done])
         generator = torch.Generator().manual_seed(1_000_003 * self.seed + self.done)
@@ -379,18 +333,10 @@ class _Training:
         loss.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), self.config.gradient_clip)
         self.optimiser.step()
-        self._average()
         return float(loss.detach())
 
     @torch.no_grad()
-    def _average(self) -> None:
-        """Move the running mean of the weights; the first steps move it more, so that it forgets where it began."""
-        decay = min(self.config.average, (1 + self.done) / (10 + self.done))
-        for mean, now in zip(self.averaged.parameters(), self.network.parameters(), strict=True):
-            mean.lerp_(now, 1.0 - decay)
-
-    @torch.no_grad()
-    def _validate(self) -> float:
+    def judge(self) -> float:
         """Return the running mean's loss on what was kept apart, always the same batches; NaN without any."""
         losses = []
         for frames in self.teacher.windows.apart:
@@ -403,11 +349,11 @@ class _Training:
 def _train(
     config: ATMOSConfig,
     windows: _Windows,
-    checkpoint: Path | None,
+    is_interpolator: bool,
+    checkpoint: Checkpoint,
     seed: int,
     device: str,
     progress: Progress | None,
-    is_interpolator: bool = False,
 ) -> StateSpaceNetwork:
     """Train one network and return it on the CPU."""
     with torch.random.fork_rng(devices=_cuda(device)):
@@ -435,25 +381,6 @@ def _rate(share: float) -> float:
         return share / _WARM_UP + 0.02
     falling = 0.5 * (1.0 + math.cos(math.pi * (share - _WARM_UP) / (1.0 - _WARM_UP)))
     return 0.02 + 0.98 * falling
-
-
-@dataclass(frozen=True)
-class _Files:
-    """Names of the checkpoints."""
-
-    folder: str | Path | None
-    key: str
-    resumes: bool
-
-    def of(self, stage: str) -> Path | None:
-        """Return the checkpoint of a stage; without `resumes` an old one is removed."""
-        if self.folder is None:
-            return None
-        Path(self.folder).mkdir(parents=True, exist_ok=True)
-        path = Path(self.folder) / f"atmos-{stage.replace(' ', '-')}-{self.key}.ckpt"
-        if not self.resumes:
-            path.unlink(missing_ok=True)
-        return path
 
 
 def _digest(examples: Sequence[ComplexFrames]) -> str:

@@ -15,7 +15,14 @@ from openmm_latent.diffusion.edm import EDMSampler, karras_levels
 from openmm_latent.errors import require
 from openmm_latent.model import LatentModule
 from openmm_latent.models.atmos.alignment import superpose_each
-from openmm_latent.models.atmos.chemistry import Chemistry, Context, check_trunk, describe_complex, edge_lengths
+from openmm_latent.models.atmos.chemistry import (
+    Chemistry,
+    Context,
+    check_trunk,
+    describe_complex,
+    edge_lengths,
+    stiff_edges,
+)
 from openmm_latent.models.atmos.config import ATMOSConfig
 from openmm_latent.models.atmos.network import ATMOS, StateSpaceNetwork
 from openmm_latent.nn.repair import Repair
@@ -205,16 +212,12 @@ class BoundComplex(LatentModule):
         self.predicts_shift, self.upsampling = config.predicts_shift, config.upsampling
         self.uses_interpolator = model.interpolator is not None
         self.keyframes = BoundNetwork(model.keyframes, chemistry, features, config, model.key_time, n_steps, is_ode)
-        finer = model.keyframes if model.interpolator is None else model.interpolator
-        time = model.fine_time if self.uses_interpolator else model.key_time
-        self.finer = (
-            BoundNetwork(finer, chemistry, features, config, time, n_steps, is_ode)
-            if self.uses_interpolator
-            else self.keyframes
-        )
+        self.finer = self.keyframes
+        if model.interpolator is not None:
+            self.finer = BoundNetwork(model.interpolator, chemistry, features, config, model.fine_time, n_steps, is_ode)
         self.n_propagate_noise = 3 * self.n_atoms * self.keyframes.sampler.n_draws
         self.superposition = Superposition()
-        self.repair = _repair(tokens, reference, config.n_sweeps) if config.n_sweeps > 0 else None
+        self.repair = _repair(tokens, reference, lengths, config.n_sweeps) if config.n_sweeps > 0 else None
         self.register_buffer("reference", torch.from_numpy(reference - reference.mean(axis=0)))
         self.register_buffer("weights", torch.ones(self.n_atoms))
 
@@ -308,7 +311,7 @@ class BoundComplex(LatentModule):
         return (torch.bmm(frame.double(), rotation.transpose(1, 2)) + centre).to(torch.float32)
 
 
-def _repair(tokens: ComplexTokens, reference: np.ndarray, n_sweeps: int) -> Repair:
+def _repair(tokens: ComplexTokens, reference: np.ndarray, lengths: np.ndarray, n_sweeps: int) -> Repair:
     """Return what mends a drawn frame: residues stay where their CA is, other molecules where their atoms are.
 
     DISCREPANCY(ATMOS): ours, see `openmm_latent.nn.repair`.
@@ -318,4 +321,8 @@ def _repair(tokens: ComplexTokens, reference: np.ndarray, n_sweeps: int) -> Repa
         AtomRecord(str(chain), "", int(residue), "", Element.getByAtomicNumber(int(number)).symbol)
         for chain, residue, number in places
     ]
-    return Repair(atoms, tokens.bonds, tokens.frames[:, 1], reference, n_sweeps)
+    repair = Repair(atoms, tokens.bonds, tokens.frames[:, 1], reference, n_sweeps)
+    usual = {tuple(sorted(edge)): length for edge, length in zip(stiff_edges(tokens).tolist(), lengths, strict=True)}
+    for number, pair in enumerate(repair.pairs.tolist()):  # the others, over peptide bonds, stay as in the reference
+        repair.lengths[number] = usual.get(tuple(pair), repair.lengths[number])
+    return repair

@@ -346,7 +346,21 @@ def ways(models: dict[str, ConfRover], data: Data) -> dict:
     drawn = random_frames(data, N_WAYS * (N_CHANGES - 1), seed=4).reshape(N_WAYS, N_CHANGES - 1, -1, 3)
     made["frames at random"] = [np.concatenate([p[:1], d, p[-1:]]) for p, d in zip(pairs, drawn, strict=True)]
     made["straight line"] = [superpose_ends(path) for path in pairs]
-    return {name: progress_of(paths, data.cas) for name, paths in made.items()}
+    result = {name: progress_of(paths, data.cas) for name, paths in made.items()}
+    first, second = (made[name] for name in models)
+    result["MD"]["nearer to the end with the objective"] = nearer_to_end(first, second, data.cas)
+    return result
+
+
+def nearer_to_end(paths: Paths, others: Paths, cas: list[int]) -> list[dict]:
+    """Return by how much frames of the first ways lie nearer to the same ends, in shares, paired, frame by frame."""
+    gains = []
+    for one, other in zip(paths, others, strict=True):
+        scale = rmsd(one[-1:, cas], one[0, cas])[0]
+        gains.append((rmsd(other[1:-1, cas], one[-1, cas]) - rmsd(one[1:-1, cas], one[-1, cas])) / scale)
+    table, rng = np.array(gains), np.random.default_rng(1)
+    means = table[rng.integers(len(table), size=(RESAMPLES, len(table)))].mean(axis=1)
+    return [{"value": float(v), "interval": interval(means[:, k])} for k, v in enumerate(table.mean(axis=0))]
 
 
 def superpose_ends(path: np.ndarray) -> np.ndarray:

@@ -47,6 +47,8 @@ def gldp(
     ] = "autoregressive",
     seed: SeedOption = 1,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    devices: Annotated[int, typer.Option(help="GPUs of this machine (with --device cpu, processes).")] = 1,
+    nodes: Annotated[int, typer.Option(help="Machines, each started by torchrun or Slurm.")] = 1,
     frame_spacing: Annotated[
         float | None, typer.Option(help="[ps], for files that store no time.", show_default="read from the files")
     ] = None,
@@ -98,6 +100,8 @@ def gldp(
         work_directory=work,
         seed=seed,
         device=device,
+        devices=devices,
+        nodes=nodes,
         resume=resume,
         progress=True,
         n_slow=slow,

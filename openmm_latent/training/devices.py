@@ -23,3 +23,12 @@ def resolve_device(device: str) -> str:
         "device 'cuda' was asked for, but torch sees no CUDA device; give 'cpu' or 'auto'",
     )
     return device
+
+
+def is_first_process(n_processes: int) -> bool:
+    """Return whether this process, of several that train together, is the one that writes files."""
+    if n_processes == 1:
+        return True
+    from lightning.pytorch.utilities import rank_zero_only
+
+    return rank_zero_only.rank == 0

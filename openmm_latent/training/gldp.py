@@ -27,7 +27,7 @@ from openmm_latent.models.gldp.config import POOLINGS
 from openmm_latent.nn.superposition import orientation_gap, superpose
 from openmm_latent.propagators.proposal import ProposalConfig, fit_proposal
 from openmm_latent.topology import describe_atoms
-from openmm_latent.training.devices import resolve_device
+from openmm_latent.training.devices import is_first_process, resolve_device
 from openmm_latent.training.slow_coordinates import SLOW_FEATURES, choose_slow_features, set_slow_coordinates
 
 PROPAGATORS = ("autoregressive", "koopman", "langevin")
@@ -47,6 +47,8 @@ def train_gldp(
     work_directory: str | Path | None = None,
     seed: int = 1,
     device: str = "auto",
+    devices: int = 1,
+    nodes: int = 1,
     resume: bool = True,
     progress: bool = True,
     encoder_steps: int | None = None,
@@ -77,6 +79,10 @@ def train_gldp(
     work_directory : path, optional
         Where finished stages and checkpoints are kept. The same directory with another propagator uses the trained
         autoencoder again. Unless given: `out` + ".work" beside the bundle, or none.
+    devices, nodes : int
+        GPUs of each machine (processes, on the CPU) and machines that train the autoencoder together; the batch stays
+        as it is, and each takes a part. Lightning starts the same script once more for each further device, or takes
+        the processes that torchrun or Slurm has started; those end (`SystemExit`) where the autoencoder is trained.
     resume : bool
         False trains every stage anew.
     encoder_steps, decoder_steps : int, optional
@@ -110,6 +116,9 @@ def train_gldp(
         slow_features in SLOW_FEATURES,
         f"slow_features must be one of {', '.join(SLOW_FEATURES)}, got {slow_features!r}",
     )
+    require(
+        devices >= 1 and nodes >= 1, f"devices and nodes must be at least 1, got {devices} and {nodes}; 1 trains alone"
+    )
     lag_frames = trajectories.lag_frames(lag_time)
     chosen = _resolve_config(config, encoder_steps, decoder_steps)
     if pooling is not None:
@@ -117,7 +126,15 @@ def train_gldp(
         chosen = chosen.with_pooling(pooling)
     with _WorkDirectory(work_directory, out, resume) as work:
         model, latents = train_autoencoder(
-            trajectories, chosen, work_directory=work.path, seed=seed, device=device, resume=resume, progress=progress
+            trajectories,
+            chosen,
+            work_directory=work.path,
+            seed=seed,
+            device=device,
+            devices=devices,
+            nodes=nodes,
+            resume=resume,
+            progress=progress,
         )
         name = config if isinstance(config, str) else "tiny"
         key = _autoencoder_key(trajectories, chosen, seed)
@@ -193,6 +210,8 @@ def train_autoencoder(
     work_directory: str | Path | None = None,
     seed: int = 1,
     device: str = "auto",
+    devices: int = 1,
+    nodes: int = 1,
     resume: bool = True,
     progress: bool = True,
 ) -> tuple[GLDP, list[np.ndarray]]:
@@ -209,7 +228,8 @@ def train_autoencoder(
     device = resolve_device(device)
     with _WorkDirectory(work_directory, None, resume) as work:
         key = _autoencoder_key(trajectories, config, seed)
-        stages = _Autoencoder(trajectories, config, work.path, key, seed, device, resume, progress)
+        where = (device, devices, nodes)
+        stages = _Autoencoder(trajectories, config, work.path, key, seed, where, resume, progress)
         return stages.model, stages.run()
 
 
@@ -223,12 +243,13 @@ class _Autoencoder:
         work: Path,
         key: str,
         seed: int,
-        device: str,
+        where: tuple[str, int, int],
         resume: bool,
         progress: bool,
     ):
         self.config, self.work, self.key, self.seed = config, work, key, seed
-        self.device, self.resume, self.progress = device, resume, progress
+        self.resume, self.progress = resume, progress
+        self.device, self.devices, self.nodes = where
         torch.manual_seed(seed)
         reference = _clearest_frame(trajectories.positions)
         self.model = GLDP(config, describe_atoms(trajectories.topology, trajectories.model_atoms), reference)
@@ -245,6 +266,8 @@ class _Autoencoder:
         """Train what is not yet trained; return the standardised latents of each file."""
         self._stage("encoder", self._train_encoder)
         self._stage("decoder", self._train_decoder)
+        if not is_first_process(self.devices * self.nodes):
+            raise SystemExit(0)  # what follows is the first process's alone
         self.model.eval()
         latents_file = self.work / f"latents-{self.key}.npz"
         if self.resume and latents_file.exists():
@@ -263,6 +286,8 @@ class _Autoencoder:
             _log.info("stage %s found in %s", name, file)
             return
         train()
+        if not is_first_process(self.devices * self.nodes):
+            return
         partial = file.with_suffix(".partial")
         torch.save(self.model.state_dict(), partial)
         partial.replace(file)
@@ -294,7 +319,7 @@ class _Autoencoder:
         directory = self.work / f"{name}-{self.key}"
         if not self.resume:
             for old in directory.glob("*.ckpt"):
-                old.unlink()
+                old.unlink(missing_ok=True)
         config = self.config
         settings = StageSettings(
             name,
@@ -305,6 +330,8 @@ class _Autoencoder:
             config.validate_every,
             config.patience,
             self.seed,
+            self.devices,
+            self.nodes,
         )
         parts = (self.frames, self.validation)
         # the frozen encoder's latents are computed once; a training encoder makes its own

@@ -10,7 +10,7 @@ import signal
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, TQDMProg
 from torch import Tensor, nn
 
 from openmm_latent.errors import require
+from openmm_latent.nn.distributed import gathered_batch_norms
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class StageSettings:
     validate_every: int  # steps
     patience: int  # validations
     seed: int
+    devices: int = 1  # of one node; processes on the CPU
+    nodes: int = 1
 
 
 @dataclass(frozen=True)
@@ -47,12 +50,14 @@ class FrameTable:
 class RandomBatches:
     """Batches of one epoch, drawn with replacement; the epoch number and the seed alone decide them.
 
-    So a run that was interrupted and resumed sees the batches that it would have seen.
+    So a run that was interrupted and resumed sees the batches that it would have seen, and several processes see
+    together what one would: each takes every n-th frame of the batch.
     """
 
     def __init__(self, table: FrameTable, n_noise: int, settings: StageSettings):
         self.table, self.n_noise, self.settings = table, n_noise, settings
         self.epoch = 0
+        self.rank, self.n_processes = 0, 1
 
     def __len__(self) -> int:
         """Return the steps of one epoch."""
@@ -66,6 +71,7 @@ class RandomBatches:
             chosen = torch.randint(len(self.table.frames), (size,), generator=generator)
             noise = torch.randn(size, self.n_noise, generator=generator)
             uses_dihedrals = float(torch.rand((), generator=generator)) < self.settings.dihedral_fraction
+            chosen, noise = chosen[self.rank :: self.n_processes], noise[self.rank :: self.n_processes]
             yield self.table.frames[chosen], self.table.latents[chosen], noise, uses_dihedrals
 
 
@@ -110,6 +116,7 @@ class Stage(lightning.LightningModule):
     def train_dataloader(self) -> RandomBatches:
         """Return this epoch's batches; Lightning asks anew every epoch."""
         self.batches.epoch = self.current_epoch
+        self.batches.rank, self.batches.n_processes = self.global_rank, self.trainer.world_size
         return self.batches
 
     def val_dataloader(self) -> FrameBlocks:
@@ -156,6 +163,25 @@ def _keyboard_interrupts(trainer: lightning.Trainer, name: str) -> Iterator[None
         raise KeyboardInterrupt(f"training stopped in stage {name}; the same command resumes it")
 
 
+@contextmanager
+def _only_trainable(objective: nn.Module) -> Iterator[None]:
+    """Let no gradient be made that the optimiser does not use: several processes would wait for one another's."""
+    trainable = {id(one) for one in objective.trainable()}
+    frozen = [one for one in objective.parameters() if id(one) not in trainable and one.requires_grad]
+    for one in frozen:
+        one.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for one in frozen:
+            one.requires_grad_(True)
+
+
+def _statistics(objective: nn.Module, n_processes: int) -> AbstractContextManager[None]:
+    """Let batch norms see the whole batch, of which each process has a part."""
+    return gathered_batch_norms(objective) if n_processes > 1 else nullcontext()
+
+
 def run_stage(
     objective: nn.Module,
     settings: StageSettings,
@@ -189,12 +215,21 @@ def run_stage(
     if progress:
         callbacks.append(TQDMProgressBar(refresh_rate=10))
     last = directory / "last.ckpt"
-    with warnings.catch_warnings(), _quiet():
+    n_processes = settings.devices * settings.nodes
+    require(
+        settings.batch_size % n_processes == 0,
+        f"devices x nodes must divide the batch of {settings.batch_size} frames, got {settings.devices} x "
+        f"{settings.nodes}; each process takes the same share of it",
+    )
+    with warnings.catch_warnings(), _quiet(), _only_trainable(objective), _statistics(objective, n_processes):
         # advice on data loader workers and on steps too few to log: neither applies to tensors in memory
         warnings.filterwarnings("ignore", module=r"lightning\..*")
         trainer = lightning.Trainer(
             accelerator={"cuda": "gpu"}.get(device, device),
-            devices=1,
+            devices=settings.devices,
+            num_nodes=settings.nodes,
+            strategy="auto" if n_processes == 1 else "ddp",
+            use_distributed_sampler=False,
             max_epochs=-(-settings.n_steps // len(stage.batches)),
             callbacks=callbacks,
             logger=False,

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from openmm_latent.models.gldp.module import GLDP
+from openmm_latent.nn.distributed import gathered, shared_rows
 from openmm_latent.nn.torsions import histogram_divergence, torsion_angles, torsion_loss
 
 #: Share of a new batch in the running mean and variance of the latents while the encoder still moves.
@@ -26,7 +27,8 @@ def structure_loss(model: GLDP, structure: Tensor, target: Tensor, uses_dihedral
         angles, reference = torsion_angles(structure, model.torsions), torsion_angles(target, model.torsions)
         loss = loss + config.torsion_weight * torsion_loss(angles, reference)
         if config.histogram_weight > 0:
-            divergence = histogram_divergence(angles, reference, config.histogram_bins, config.histogram_concentration)
+            batches = gathered(angles), gathered(reference)
+            divergence = histogram_divergence(*batches, config.histogram_bins, config.histogram_concentration)
             loss = loss + config.histogram_weight * divergence
     return loss
 
@@ -68,10 +70,12 @@ class AutoencoderObjective(nn.Module):
         """Return the loss of frames (batch, n_atoms, 3) [nm] with noise (batch, n_latent); latent is not used."""
         model = self.model
         # the reference rides along as one more frame, so that its embedding has a gradient
-        embedding = model.encoder(torch.cat([frames, model.reference.to(frames.dtype).unsqueeze(0)]))
+        with shared_rows(model.encoder, 1):
+            embedding = model.encoder(torch.cat([frames, model.reference.to(frames.dtype).unsqueeze(0)]))
         raw = model.pooling(embedding[:-1])
         if self.training:
-            mean, scale = raw.mean(dim=0), raw.std(dim=0).clamp(min=1e-5)
+            batch = gathered(raw)  # of all processes
+            mean, scale = batch.mean(dim=0), batch.std(dim=0).clamp(min=1e-5)
             with torch.no_grad():
                 model.latent_mean.lerp_(mean, _MOMENTUM)
                 model.latent_scale.lerp_(scale, _MOMENTUM)

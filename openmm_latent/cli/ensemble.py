@@ -13,7 +13,7 @@ from rich.progress import Progress
 from openmm_latent.cli.common import progress_bar
 
 if TYPE_CHECKING:
-    from openmm_latent.ensemble import Report, WalkerTask
+    from openmm_latent.ensemble import EnsembleConfig, Report, WalkerTask
 
 
 def ensemble(
@@ -34,21 +34,36 @@ def ensemble(
     `{structure: peptide.pdb, model: peptide.latent.pt, walkers: 8, out: store, run: {duration: 10000},
     cluster: {workers: 2}}`
     """
-    from openmm_latent.ensemble import connect, load_config, open_store, run_walkers
+    from openmm_latent.ensemble import load_config, open_store
 
     settings = load_config(config)
     console = Console(highlight=False, soft_wrap=True)
-    tasks = open_store(settings)
-    n_open = sum(task.n_saved < task.config.n_blocks for task in tasks)
-    console.print(f"{len(tasks)} walkers in {settings.out}, {n_open} of them to run", markup=False)
-    if n_open:
-        with connect(settings.cluster, n_open, settings.out) as client:
-            console.print(f"dashboard: {client.dashboard_link}", markup=False)
-            with progress_bar() as bar:
-                run_walkers(tasks, client, settings.out, Display(bar, tasks))
-    console.print(
-        f"all {len(tasks)} walkers are complete\nnext: openmm-latent reweight --run {settings.out}", markup=False
-    )
+    if settings.adaptive is not None:
+        from openmm_latent.ensemble.adaptive import run_adaptive
+
+        run_adaptive(
+            settings,
+            lambda tasks, folder: _run(tasks, folder, settings, console),
+            lambda line: console.print(line, markup=False),
+        )
+    else:
+        tasks = open_store(settings)
+        n_open = sum(task.n_saved < task.config.n_blocks for task in tasks)
+        console.print(f"{len(tasks)} walkers in {settings.out}, {n_open} of them to run", markup=False)
+        if n_open:
+            _run(tasks, settings.out, settings, console)
+        console.print(f"all {len(tasks)} walkers are complete", markup=False)
+    console.print(f"next: openmm-latent reweight --run {settings.out}", markup=False)
+
+
+def _run(tasks: list[WalkerTask], folder: Path, settings: EnsembleConfig, console: Console) -> None:
+    """Run walkers on the cluster that the file asks for."""
+    from openmm_latent.ensemble import connect, run_walkers
+
+    with connect(settings.cluster, len(tasks), settings.out) as client:
+        console.print(f"dashboard: {client.dashboard_link}", markup=False)
+        with progress_bar() as bar:
+            run_walkers(tasks, client, folder, Display(bar, tasks))
 
 
 class Display:

@@ -71,9 +71,10 @@ class AdaptiveConfig:
     rounds: int = 5  # at most
     error: float = 1.0  # [kJ/mol] of each free energy, at which the rounds end, if it changed by no more
     refit: Literal["koopman", "retrain"] = "koopman"  # the propagator in closed form, or the whole model
-    training: list[Path] = field(default_factory=list)  # trajectories that the first model was trained on
+    training: list[Path] = field(default_factory=list)  # what the first model was, or is to be, trained on
     lag_time: float | None = None  # [ps] of the refitted model; None: the first model's
     config: str = "tiny"  # size of the model
+    propagator: Literal["autoregressive", "koopman", "langevin"] = "koopman"  # of the first model and of `retrain`
     dropped_time: float | None = None  # [ps] after each accepted jump; None lets a test choose
     markov_lag_time: float | None = None  # [ps]; None chooses
     n_microstates: int = 40

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from functools import cache
@@ -29,6 +28,7 @@ from openmm_latent.propagators.proposal import ProposalConfig, fit_proposal
 from openmm_latent.topology import describe_atoms
 from openmm_latent.training.devices import is_first_process, resolve_device
 from openmm_latent.training.slow_coordinates import SLOW_FEATURES, choose_slow_features, set_slow_coordinates
+from openmm_latent.training.stages import ProgressBar, WorkDirectory
 
 PROPAGATORS = ("autoregressive", "koopman", "langevin")
 
@@ -57,6 +57,7 @@ def train_gldp(
     slow_method: str = "tica",
     slow_features: str = "auto",
     proposal_config: ProposalConfig | None = None,
+    series: TrajectorySet | None = None,
 ) -> GLDP:
     """Train a model and, where `out` is given, export it.
 
@@ -98,6 +99,9 @@ def train_gldp(
         mode of the torsions the one that makes up most of it, as a periodic coordinate.
     proposal_config : ProposalConfig, optional
         Of the kernels that propose where the exact mode goes; the lag kernel's lag is `lag_time`.
+    series : TrajectorySet, optional
+        On which propagator, slow coordinates and kernels are fitted, by an autoencoder of `trajectories`: relaxations
+        of runs that the first model made, say.
 
     Returns
     -------
@@ -119,12 +123,13 @@ def train_gldp(
     require(
         devices >= 1 and nodes >= 1, f"devices and nodes must be at least 1, got {devices} and {nodes}; 1 trains alone"
     )
-    lag_frames = trajectories.lag_frames(lag_time)
+    fitted = trajectories if series is None else series
+    lag_frames = fitted.lag_frames(lag_time)
     chosen = _resolve_config(config, encoder_steps, decoder_steps)
     if pooling is not None:
         require(pooling in POOLINGS, f"pooling must be one of {', '.join(POOLINGS)}, got {pooling!r}")
         chosen = chosen.with_pooling(pooling)
-    with _WorkDirectory(work_directory, out, resume) as work:
+    with WorkDirectory(work_directory, out, resume) as work:
         model, latents = train_autoencoder(
             trajectories,
             chosen,
@@ -138,10 +143,13 @@ def train_gldp(
         )
         name = config if isinstance(config, str) else "tiny"
         key = _autoencoder_key(trajectories, chosen, seed)
+        if series is not None:
+            latents = [_encode_all(model, _superposed(model, part)).numpy() for part in series.positions]
+            key = _digest([key, series.digest])
         settings = _PropagatorSettings(propagator, propagator_config, name, lag_frames, seed, key)
         model.set_propagator(_fit_propagator(latents, settings, work.path, resume, progress))
         chosen_features = choose_slow_features(model, slow_features)
-        slow = set_slow_coordinates(model, chosen_features, latents, trajectories, (lag_frames, n_slow, slow_method))
+        slow = set_slow_coordinates(model, chosen_features, latents, fitted, (lag_frames, n_slow, slow_method))
         proposal_config = ProposalConfig() if proposal_config is None else proposal_config
         model.set_proposal(_fit_proposal(model, slow, proposal_config, settings, work.path, resume, progress))
     model.eval()
@@ -154,7 +162,7 @@ def train_gldp(
             "slow_features": chosen_features,
             "proposal_config": proposal_config,
         }
-        export_gldp(model, trajectories, out, lag_time=lag_time, seed=seed, parts=trained)
+        export_gldp(model, fitted, out, lag_time=lag_time, seed=seed, parts=trained)
     return model
 
 
@@ -226,7 +234,7 @@ def train_autoencoder(
     """
     config = _resolve_config(config, None, None)
     device = resolve_device(device)
-    with _WorkDirectory(work_directory, None, resume) as work:
+    with WorkDirectory(work_directory, None, resume) as work:
         key = _autoencoder_key(trajectories, config, seed)
         where = (device, devices, nodes)
         stages = _Autoencoder(trajectories, config, work.path, key, seed, where, resume, progress)
@@ -367,7 +375,7 @@ def _fit_propagator(
     # a closed-form fit has no epochs to report
     reports = "progress" in signature(fit).parameters
 
-    def train(bar: _ProgressBar) -> nn.Module:
+    def train(bar: ProgressBar) -> nn.Module:
         report = {"progress": bar.update} if reports else {}
         return fit(latents, settings.lag_frames, config, settings.seed, **report)
 
@@ -386,7 +394,7 @@ def _fit_proposal(
 ) -> nn.Module:
     """Return the proposal kernels on series of the model's slow coordinates, (n_frames, n_slow), fitted or found."""
 
-    def train(bar: _ProgressBar) -> nn.Module:
+    def train(bar: ProgressBar) -> nn.Module:
         periods = model.slow_periods()
         return fit_proposal(slow, settings.lag_frames, periods, config, settings.seed, progress=bar.update)
 
@@ -396,13 +404,13 @@ def _fit_proposal(
 
 
 def _found_or_fitted(
-    name: str, train: Callable[[_ProgressBar], nn.Module], file: Path, resume: bool, progress: bool
+    name: str, train: Callable[[ProgressBar], nn.Module], file: Path, resume: bool, progress: bool
 ) -> nn.Module:
     """Return a fitted part from `file`, or fit it and keep it there."""
     if resume and file.exists():
         # whole modules: written by this very function, in the user's own work directory
         return torch.load(file, weights_only=False)
-    with _ProgressBar(name, progress) as bar:
+    with ProgressBar(name, progress) as bar:
         part = train(bar)
     partial = file.with_suffix(".partial")
     torch.save(part, partial)
@@ -419,51 +427,6 @@ def _propagator_fit(settings: _PropagatorSettings) -> tuple[Callable, Any]:
     if config is None:
         config = configs.get(settings.config_name, configs["tiny"])
     return getattr(module, f"fit_{settings.name}"), config
-
-
-class _ProgressBar:
-    """One bar for a propagator's epochs."""
-
-    def __init__(self, name: str, is_shown: bool):
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self.bar = Progress(*columns, disable=not is_shown)
-        self.name = name
-        self.task = self.bar.add_task(name, total=None)
-
-    def update(self, epoch: int, n_epochs: int, training: float, validation: float) -> None:
-        """Show one more epoch."""
-        text = f"{self.name}: loss {training:.4g}, validation {validation:.4g}"
-        self.bar.update(self.task, completed=epoch, total=n_epochs, description=text)
-
-    def __enter__(self) -> _ProgressBar:
-        self.bar.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.bar.stop()
-
-
-class _WorkDirectory:
-    """Where stages are kept: the user's directory, one beside the bundle, or a temporary one."""
-
-    def __init__(self, given: str | Path | None, out: str | Path | None, resume: bool):
-        self._temporary = None
-        if given is None and out is not None:
-            given = Path(str(out) + ".work")
-        if given is None:
-            self._temporary = tempfile.TemporaryDirectory(prefix="openmm-latent-")
-            given = self._temporary.name
-        self.path = Path(given)
-        self.path.mkdir(parents=True, exist_ok=True)
-
-    def __enter__(self) -> _WorkDirectory:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if self._temporary is not None:
-            self._temporary.cleanup()
 
 
 def _resolve_config(config: str | GLDPConfig, encoder_steps: int | None, decoder_steps: int | None) -> GLDPConfig:

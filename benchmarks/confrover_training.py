@@ -41,7 +41,7 @@ PROTEINS_CONFIG = replace(
 )
 TRAINED_PROTEINS = ("chignolin", "trp_cage", "villin", "adk_nmp", "ubiquitin")
 UNSEEN_PROTEINS = ("bba", "atlas_7lp1")
-PROTEIN_STEPS = 1100
+PROTEIN_STEPS = 550
 
 
 @dataclass(frozen=True)

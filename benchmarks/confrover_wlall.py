@@ -349,6 +349,10 @@ def ways(models: dict[str, ConfRover], data: Data) -> dict:
     result = {name: progress_of(paths, data.cas) for name, paths in made.items()}
     first, second = (made[name] for name in models)
     result["MD"]["nearer to the end with the objective"] = nearer_to_end(first, second, data.cas)
+    for name, model in models.items():
+        led = interpolated(model, data, pairs, towards=[pairs[i - N_WAYS // 2] for i in range(N_WAYS)])
+        led = [np.concatenate([way[:-1], path[-1:]]) for way, path in zip(led, pairs, strict=True)]
+        result[name]["nearer to the end than when led elsewhere"] = nearer_to_end(made[name], led, data.cas)
     return result
 
 
@@ -370,11 +374,12 @@ def superpose_ends(path: np.ndarray) -> np.ndarray:
     return (1.0 - share) * path[0] + share * end
 
 
-def interpolated(model: ConfRover, data: Data, pairs: Paths) -> np.ndarray:
-    """Return ways by a model, (n_ways, 9, n_atoms, 3) [nm], ends as given."""
+def interpolated(model: ConfRover, data: Data, pairs: Paths, towards: Paths | None = None) -> np.ndarray:
+    """Return ways by a model, (n_ways, 9, n_atoms, 3) [nm], to their own ends or to those of other paths."""
     module, _ = confrover_protein(model, data.topology, data.positions, 100.0 * WAY_STRIDE, N_STEPS)
     generator = torch.Generator().manual_seed(7)
-    start, end = (torch.tensor(np.stack([path[k] for path in pairs]), dtype=torch.float32) for k in (0, -1))
+    start = torch.tensor(np.stack([path[0] for path in pairs]), dtype=torch.float32)
+    end = torch.tensor(np.stack([path[-1] for path in towards or pairs]), dtype=torch.float32)
     frames = [start]
     with torch.no_grad():
         for done in range(N_CHANGES - 1):

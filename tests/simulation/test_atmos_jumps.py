@@ -87,7 +87,11 @@ def test_memory_goes_into_the_checkpoint_and_the_run_goes_on_bitwise(bundle, hot
 
 def test_a_wild_model_is_refused_and_changes_nothing(tmp_path, hot):
     path = export_complex(
-        random_model(turns=True, data_scale=0.3), TOPOLOGY, POSITIONS, tmp_path / "wild.latent.pt", tokens=TOKENS
+        random_model(turns=True, data_scale=0.3, n_refinements=0),
+        TOPOLOGY,
+        POSITIONS,
+        tmp_path / "wild.latent.pt",
+        tokens=TOKENS,
     )
     simulation = simulate(path, hot)
     before = positions_of(simulation)

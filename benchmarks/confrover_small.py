@@ -20,7 +20,16 @@ from typing import Any
 import confrover_proteins
 import confrover_wlall
 import torch
-from confrover_training import OUT, VARIANTS, WLALL_CONFIG, trained, wlall
+from confrover_training import (
+    OUT,
+    PROTEIN_STEPS,
+    TRAINED_PROTEINS,
+    UNSEEN_PROTEINS,
+    VARIANTS,
+    WLALL_CONFIG,
+    trained,
+    wlall,
+)
 from results import write_results
 
 from openmm_latent.data.frame_windows import runs_of
@@ -111,6 +120,8 @@ def main() -> None:
                 "starts": confrover_wlall.N_STARTS,
                 "strides [frames of 0.1 ns]": confrover_wlall.STRIDES,
                 "frames of a window": WLALL_CONFIG.n_frames,
+                "GLDP": "tiny, autoregressive at 0.1 ns, the same training files",
+                "small proteins": {"train": TRAINED_PROTEINS, "test": UNSEEN_PROTEINS, "steps": PROTEIN_STEPS},
             },
             **found,
         },

@@ -8,7 +8,7 @@ from openmm_latent.cli.backmap import backmap
 from openmm_latent.cli.bind import bind
 from openmm_latent.cli.common import Command, Group
 from openmm_latent.cli.dataset import dataset_app
-from openmm_latent.cli.ensemble import ensemble
+from openmm_latent.cli.ensemble import collect, ensemble
 from openmm_latent.cli.evaluate import EvaluateCommand, evaluate
 from openmm_latent.cli.export import export
 from openmm_latent.cli.flexibility import flexibility
@@ -36,6 +36,7 @@ for function in (
     export,
     simulate,
     ensemble,
+    collect,
     reweight,
     bind,
     backmap,

@@ -1,4 +1,4 @@
-"""`openmm-latent ensemble`: many walkers of a hybrid simulation, on one machine, a scheduler's workers, or Slurm."""
+"""`openmm-latent ensemble | collect`: many walkers of a hybrid simulation, and one file of what they found."""
 
 from __future__ import annotations
 
@@ -89,3 +89,25 @@ class Display:
 
     def _tell(self, line: str) -> None:
         Console(file=sys.stderr, highlight=False, soft_wrap=True).print(line, markup=False)
+
+
+def collect(
+    store: Annotated[Path, typer.Argument(help="Folder of `ensemble` or `simulate`.")],
+    model: Annotated[list[Path], typer.Option(help="Bundle of the runs; give --model again for further ones.")],
+    out: Annotated[Path, typer.Option(help="The HDF5 file to write.")],
+    weights: Annotated[Path | None, typer.Option(help="NAME.weights.csv of `reweight`.", show_default="none")] = None,
+) -> None:
+    """Gather latents, slow coordinates, times and weights of all runs in one HDF5 file, with units in its attributes.
+
+    Trajectories stay XTC or DCD files with a PDB file each, which mdtraj and MDAnalysis read.
+
+    **Examples**
+
+    - `openmm-latent collect store --model peptide.latent.pt --out store.h5`
+
+    - `openmm-latent collect store --model peptide.latent.pt --weights eq/peptide.weights.csv --out store.h5`
+    """
+    from openmm_latent.ensemble.collect import collect as write_file
+
+    n_runs = write_file(store, model, out, weights)
+    Console(highlight=False, soft_wrap=True).print(f"wrote {out}: {n_runs} runs", markup=False)

@@ -19,6 +19,7 @@ from openmm_latent.data.residue_slots import standard_name
 from openmm_latent.data.traces import Trace
 from openmm_latent.errors import require
 from openmm_latent.models.codlad.module import BackmappedProtein
+from openmm_latent.models.codlad.packing import Packing
 from openmm_latent.models.codlad.weights import load_weights
 from openmm_latent.nn.residue_geometry import RESIDUE_NAMES
 
@@ -40,12 +41,18 @@ class Backmapper:
         Normals of one sample.
     rows : ndarray of int
         (n_inner,) where the module's output has each atom that is in no cap
+    packing : Packing, optional
+        Fits side chains that overlap; samples are taken as they are drawn without.
+    n_candidates : int
+        Samples on one trace among which side chains are exchanged.
     """
 
     topology: app.Topology
     module: Any
     n_noise: int
     rows: np.ndarray
+    packing: Packing | None = None
+    n_candidates: int = 1
 
     def draw(self, frames: np.ndarray, n_samples: int = 1, seed: int = 1) -> Iterator[np.ndarray]:
         """Yield samples one by one: all of the first frame, then all of the next.
@@ -78,6 +85,11 @@ class Backmapper:
             f"frames must be finite and of shape (n_frames, n_residues={n_residues}, 3) [nm], got {frames.shape}; give "
             f"those of the trace that the model was loaded for",
         )
+        if self.packing is not None:
+            for frame, trace in enumerate(frames):
+                fixed = torch.tensor(trace, dtype=torch.float32)
+                yield from map(caps, self._packed(self.packing, fixed, seed, frame, n_samples))
+            return
         wanted = [(frame, sample) for frame in range(len(frames)) for sample in range(n_samples)]
         size = max(1, _BATCH_ATOMS // self.topology.getNumAtoms())
         for start in range(0, len(wanted), size):
@@ -88,11 +100,20 @@ class Backmapper:
                 drawn = self.module.backmap(traces, torch.from_numpy(noise)).numpy()
             yield from map(caps, drawn[:, self.rows])
 
+    def _packed(
+        self, packing: Packing, trace: torch.Tensor, seed: int, frame: int, n_samples: int
+    ) -> Iterator[np.ndarray]:
+        """Yield samples on one trace, fitted in lots of `n_candidates`, (n_atoms, 3) [nm]; all of a lot are drawn."""
+        for first in range(0, n_samples, self.n_candidates):
+            noise = [self._normals(seed, frame, first + number) for number in range(self.n_candidates)]
+            normals, left = torch.from_numpy(np.stack(noise)), n_samples - first
+            yield from packing.samples(trace, normals, [seed, frame, first], left).numpy()[:, self.rows]
+
     def _normals(self, seed: int, frame: int, sample: int) -> np.ndarray:
         return np.random.default_rng([seed, frame, sample]).standard_normal(self.n_noise, dtype=np.float32)
 
 
-def load_backmapper(model: str | Path, trace: Trace, n_steps: int | None = None) -> Backmapper:
+def load_backmapper(model: str | Path, trace: Trace, n_steps: int | None = None, n_candidates: int = 8) -> Backmapper:
     """Load a model for the protein of a trace.
 
     Parameters
@@ -103,18 +124,23 @@ def load_backmapper(model: str | Path, trace: Trace, n_steps: int | None = None)
     trace : Trace
     n_steps : int, optional
         Steps of a sample, for weights; those of training unless given.
+    n_candidates : int
+        Samples among which side chains are exchanged until they do not overlap, for weights; 1 takes samples as drawn.
 
     Raises
     ------
     LatentError
-        The file is unreadable or of a family that cannot backmap, or a bundle of another sequence.
+        n_candidates is not positive, the file is unreadable or of a family that cannot backmap, or a bundle of another
+        sequence.
     """
     path = Path(model)
+    require(n_candidates >= 1, f"n_candidates must be at least 1, got {n_candidates}; 1 takes samples as drawn")
     require(path.is_file(), f"model {path} does not exist; check the name")
     if not _is_bundle(path):
         residues, slots = trace.residues, np.flatnonzero(trace.residues.has_atom)
         module = BackmappedProtein(load_weights(path)[0], residues, slots, n_steps, trace.disulphides).eval()
-        return Backmapper(trace.topology(), module, module.n_noise, np.arange(len(slots)))
+        packing = Packing(module, residues, trace.disulphides) if n_candidates > 1 else None
+        return Backmapper(trace.topology(), module, module.n_noise, np.arange(len(slots)), packing, n_candidates)
     bundle = load_bundle(path)
     manifest = bundle.manifest
     require(

@@ -118,7 +118,7 @@ def test_an_mmcif_file_is_a_trace_and_so_are_models_of_a_pdb(tmp_path):
 
 
 def test_samples_keep_their_traces_differ_and_depend_on_nothing_but_their_numbers(weights, monkeypatch):
-    mapper = load_backmapper(weights, read_trace(CA_TOPOLOGY, CAS))
+    mapper = load_backmapper(weights, read_trace(CA_TOPOLOGY, CAS), n_candidates=1)
     traces = frames(3)
     drawn = np.stack(list(mapper.draw(traces, 2, seed=5)))
     assert drawn.shape == (6, len(HEAVY), 3)
@@ -135,7 +135,7 @@ def test_samples_keep_their_traces_differ_and_depend_on_nothing_but_their_number
 
 def test_a_bundle_draws_as_the_weights_that_it_was_bound_from(weights, bound):
     trace = read_trace(CA_TOPOLOGY, CAS)
-    by_weights, by_bundle = load_backmapper(weights, trace), load_backmapper(bound, trace)
+    by_weights, by_bundle = load_backmapper(weights, trace, n_candidates=1), load_backmapper(bound, trace)
     named = {}
     for mapper in (by_weights, by_bundle):
         drawn = next(mapper.draw(frames(1)))

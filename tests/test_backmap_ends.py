@@ -47,7 +47,7 @@ def sulphur_distance(topology, positions):
 
 
 def test_weights_and_bundle_build_caps_and_close_the_bridge(weights, bound):
-    by_weights, by_bundle = load_backmapper(weights, TRACE), load_backmapper(bound, TRACE)
+    by_weights, by_bundle = load_backmapper(weights, TRACE, n_candidates=1), load_backmapper(bound, TRACE)
     for mapper in (by_weights, by_bundle):
         assert mapper.topology.getNumAtoms() == 67
         for drawn in mapper.draw(CAS[None], 4):

@@ -132,11 +132,22 @@ class BackmappedProtein(LatentModule):
 
     def backmap(self, trace: Tensor, noise: Tensor) -> Tensor:
         """Draw all atoms on Cα traces: (b, n_residues, 3) [nm], (b, n_noise) -> (b, n_atoms, 3) [nm]."""
+        centred = self.centred(trace)
+        return self.placed(self.built(self.draw(centred, noise), centred), trace)
+
+    def centred(self, trace: Tensor) -> Tensor:
+        """Return Cα traces about the origin: (b, n_residues, 3) [nm]."""
+        wide = trace.to(torch.float64)
+        return (wide - wide.mean(dim=1, keepdim=True)).to(torch.float32)
+
+    def built(self, latent: Tensor, trace: Tensor) -> Tensor:
+        """Return all slots of latents (b, n_residues, n_latent) on centred traces: (b, n_residues, 15, 3) [nm]."""
+        slots = self.decoder(latent, trace)[1]
+        return self.bridges(slots) if self.n_bridges > 0 else slots
+
+    def placed(self, built: Tensor, trace: Tensor) -> Tensor:
+        """Return the model's atoms, (b, n_atoms, 3) [nm], of slots on centred traces, where the traces are."""
         centre = trace.to(torch.float64).mean(dim=1, keepdim=True)
-        centred = (trace.to(torch.float64) - centre).to(torch.float32)
-        built = self.decoder(self.draw(centred, noise), centred)[1]  # (b, n_residues, 15, 3)
-        if self.n_bridges > 0:
-            built = self.bridges(built)
         chosen = built.flatten(1, 2).index_select(1, self.slots)
         placed = (chosen.to(torch.float64) + centre).to(torch.float32)
         return placed.index_copy(1, self.cas, trace)

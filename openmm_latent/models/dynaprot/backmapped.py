@@ -19,7 +19,7 @@ class BackmappedGaussian(GaussianProtein):
 
     Parameters
     ----------
-    backmapper : torch.jit.ScriptModule
+    backmapper : scripted module
         Of a loaded bundle: `backmap(trace, noise)`, (b, n_residues, 3) [nm] and (b, n_backmap_noise) -> (b, n_atoms, 3)
         [nm], atoms in the order of `atoms` and the trace in that of their Cα.
     n_backmap_noise : int

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import mdtraj
 import numpy as np
+import torch
 from results import write_results
 
 from openmm_latent.ensemble import ClusterConfig, EnsembleConfig, Report, connect, open_store, run_walker, run_walkers
@@ -87,6 +88,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=3, help="runs, each with one kill")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
+    torch.set_num_threads(1)  # as on workers: torch sums in another order with more
     rng = random.Random(options.seed)
     shutil.rmtree(WORK, ignore_errors=True)
     whole = make_config(WORK / "undisturbed", options.walkers, options.duration)

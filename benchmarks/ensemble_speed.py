@@ -20,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import psutil
+import torch
 from distributed import Client, Worker, get_worker
 from ensemble_kill import make_config
 from results import write_results
@@ -38,6 +39,7 @@ def plain(walkers: int, duration: float) -> dict:
 
 
 def run_plainly(walkers: int, duration: float) -> None:
+    torch.set_num_threads(1)  # as on workers
     tasks = open_store(make_config(WORK / "plain", walkers, duration))
     wall, cpu = time.perf_counter(), time.process_time()
     for task in tasks:

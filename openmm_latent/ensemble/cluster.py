@@ -19,6 +19,8 @@ from openmm_latent.errors import LatentError
 
 #: What a worker's process sees: one thread a walker, since more walkers gain more than more threads.
 _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+#: Run by each local worker. A terminal sends Ctrl-C to all processes; the first one tells workers when to stop.
+_NO_INTERRUPT = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
 #: [s] between two looks at which workers are there, and after which one that does not come back is replaced.
 _LOOK, _GRACE = 5.0, 60.0
 
@@ -112,6 +114,7 @@ def _local_cluster(config: ClusterConfig, n_walkers: int, out: Path) -> LocalClu
             dashboard_address=f":{config.dashboard}",
             silence_logs=logging.CRITICAL,  # a lost worker is told by the walkers that move
             env=_ENVIRONMENT | threads,
+            preload=[_NO_INTERRUPT],
         )
 
 

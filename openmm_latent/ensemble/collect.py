@@ -68,11 +68,11 @@ def collect(store: Path, models: Sequence[Path], out: Path, weights: Path | None
         handle.attrs["what"] = "runs of openmm-latent, a group each; every dataset names its unit"
         for table in tables:
             run = read_hybrid_run(table)
-            digest = run.facts.get("bundle_sha256")
+            digest = str(run.facts.get("bundle_sha256"))
             require(
                 digest in known,
                 f"model (--model) is missing for {table.parent}: it was run with {run.facts.get('bundle')}, SHA-256 "
-                f"{str(digest)[:12]}; give that bundle, too",
+                f"{digest[:12]}; give that bundle, too",
             )
             name = str(table.parent.relative_to(store)) if table.parent != store else table.parent.name
             group = handle.create_group(f"runs/{name}")

@@ -79,9 +79,7 @@ def run_walkers(
             _submit(campaign, task, client, topic, happened)
         while campaign.futures:
             if interrupt.is_asked and not is_stopping:
-                is_stopping = True
-                client.register_plugin(StopFlag(topic, is_asked=True), name=topic)
-                _drop_waiting(campaign, client)
+                is_stopping = _stop(campaign, client, topic)
                 continue
             try:
                 found = happened.get(timeout=_PAUSE)
@@ -96,7 +94,7 @@ def run_walkers(
     _raise_failures(campaign, out)
     n_open = len(campaign.tasks) - sum(one.is_complete for one in campaign.results.values())
     if n_open:
-        raise KeyboardInterrupt(f"{n_open} of {len(tasks)} walkers are saved in {out} and not yet complete")
+        raise KeyboardInterrupt(f"walkers saved in {out}, {n_open} of {len(tasks)} not yet complete")
     return campaign.results
 
 
@@ -108,13 +106,19 @@ def _submit(campaign: _Campaign, task: WalkerTask, client: Client, topic: str, h
     future.add_done_callback(happened.put)
 
 
-def _drop_waiting(campaign: _Campaign, client: Client) -> None:
-    """Forget walkers that no worker has begun; without a worker to begin them they would wait for ever."""
+def _stop(campaign: _Campaign, client: Client, topic: str) -> bool:
+    """Ask all walkers to save and stop, and forget those that no worker has begun; false if it is to be asked again."""
+    try:
+        client.register_plugin(StopFlag(topic, is_asked=True), name=topic)
+    except OSError:  # a worker that went just now
+        return False
+    # without a worker to begin them they would wait for ever
     keys = {key for held in client.processing().values() for key in held}
     waiting = {number: future for number, future in campaign.futures.items() if future.key not in keys}
     for number, future in waiting.items():
         del campaign.futures[number]
         future.release()
+    return True
 
 
 def _collect(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from distributed import WorkerPlugin, get_worker
 
 from openmm_latent.ensemble.lock import FolderLock
@@ -108,6 +109,9 @@ def run_walker_on_worker(task: WalkerTask, topic: str) -> WalkerResult:
         f"worker {worker.address} has {worker.state.nthreads} threads, and walkers that share a process would share "
         f"OpenMM's random numbers; start workers with --nthreads 1 and as many --nworkers",
     )
+
+    # torch sums in another order with other threads, and a walker may go on elsewhere, bit for bit
+    torch.set_num_threads(1)
 
     def tell(kind: str, n_done: int) -> None:
         worker.log_event(topic, {"walker": task.number, "kind": kind, "n_done": n_done})

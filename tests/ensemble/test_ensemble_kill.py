@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +17,13 @@ import dask
 import mdtraj
 import numpy as np
 import pytest
+import yaml
 from distributed import Client
 
 from ensembles import contents, make_config, make_tasks, shaking_bundle
 from openmm_latent.ensemble import ClusterConfig, Report, WalkerTask, connect, run_walker, run_walkers
 from openmm_latent.errors import LatentError
+from toys import ADP_PDB
 
 pytestmark = pytest.mark.slow
 
@@ -79,6 +85,27 @@ def test_a_walker_whose_workers_keep_dying_goes_on_as_long_as_it_gets_further(tm
         killer = finish(tasks, config.out, [2, 4])
     assert [one.kind for one in killer.reports].count("resubmitted") == killer.n_killed > 0
     assert tasks[0].n_saved == tasks[0].config.n_blocks
+
+
+def test_ctrl_c_of_a_terminal_reaches_all_processes_and_saves_all_walkers(tmp_path: Path) -> None:
+    store, file = tmp_path / "store", tmp_path / "walkers.yaml"
+    run = {"duration": 1000, "jump_interval": 20, "save_every": 1000}
+    settings = {"structure": str(ADP_PDB), "model": str(shaking_bundle(tmp_path)), "walkers": 2, "out": str(store)}
+    file.write_text(yaml.safe_dump(settings | {"run": run, "cluster": {"workers": 2, "dashboard": 0}}))
+    command = [sys.executable, "-c", "from openmm_latent.cli import app; app()", "ensemble", str(file)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, start_new_session=True, **pipes)
+    frames = [store / f"walker_{i:03d}" / "adp.xtc" for i in range(2)]
+    while process.poll() is None and not all(path.exists() and path.stat().st_size > 5000 for path in frames):
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    _, words = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "2 of 2 not yet complete); the same command goes on from there" in " ".join(words.split())
+    assert "Traceback" not in words
+    for path in frames:  # saved at the end: no frame after the save point
+        n_frames = json.loads(path.with_name("adp.json").read_text())["n_frames"]
+        assert mdtraj.load(str(path), top=str(path.with_name("adp.pdb"))).n_frames == n_frames > 0
 
 
 def die(task: WalkerTask, topic: str) -> None:

@@ -72,7 +72,7 @@ def test_ctrl_c_saves_every_walker_and_the_same_call_goes_on(bundle: Path, tmp_p
         if report.kind == "began":
             os.kill(os.getpid(), signal.SIGINT)
 
-    with pytest.raises(KeyboardInterrupt, match=r"2 of 2 walkers are saved in .* and not yet complete"):
+    with pytest.raises(KeyboardInterrupt, match=r"walkers saved in .*, 2 of 2 not yet complete"):
         run_walkers([replace(task, report_every=0.0) for task in tasks], client, tmp_path / "store", interrupt)
     assert tasks[0].n_saved < tasks[0].config.n_blocks
     run_walkers(tasks, client, tmp_path / "store")

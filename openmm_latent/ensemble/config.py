@@ -40,7 +40,7 @@ class SlurmConfig:
     memory: str = "4GB"  # of a job
     workers_per_job: int = 1
     cores_per_worker: int = 1
-    gpus_per_job: int = 0
+    gpus_per_job: int = 0  # or 1, which the workers of the job share
     setup: list[str] = field(default_factory=list)  # lines of the job script before the workers, as `module load`
     directives: list[str] = field(default_factory=list)  # further ones, as "--qos=long"
     interface: str | None = None  # network that workers reach the scheduler by, as "ib0"
@@ -231,6 +231,12 @@ def _check_cluster(cluster: ClusterConfig) -> None:
     for key in ("workers_per_job", "cores_per_worker"):
         value = getattr(cluster.slurm, key)
         require(value >= 1, f"config key cluster.slurm.{key} must be at least 1, got {value}")
+    n_gpus = cluster.slurm.gpus_per_job
+    require(
+        n_gpus in (0, 1),
+        f"config key cluster.slurm.gpus_per_job must be 0 or 1, got {n_gpus}; all workers of a job would take its "
+        f"first GPU, so ask for more jobs (cluster.workers)",
+    )
 
 
 def _check_adaptive(config: EnsembleConfig) -> None:

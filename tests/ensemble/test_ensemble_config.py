@@ -55,6 +55,7 @@ def test_one_value_serves_all_walkers_and_a_list_each(tmp_path: Path) -> None:
         ({"cluster": "{address: 'tcp://a:1'}"}, "got kind local and 1 of them"),
         ({"cluster": "{slurm: {qeue: a}}"}, "config key cluster.slurm.qeue is unknown; did you mean queue?"),
         ({"cluster": "{slurm: {cores_per_worker: 0}}"}, "config key cluster.slurm.cores_per_worker must be at least 1"),
+        ({"cluster": "{slurm: {gpus_per_job: 4}}"}, "config key cluster.slurm.gpus_per_job must be 0 or 1, got 4"),
         ({"run": "{durtion: 3}"}, "config key run.durtion is unknown; did you mean duration?"),
         ({"run": "{duration: x}"}, "config key run.duration is wrong: input should be a valid number"),
         ({"run": "{mode: funny}"}, "config key run: mode must be one of guarded, exploratory, exact, got 'funny'"),

@@ -7,7 +7,7 @@ starts, beside MD from other starts of the same protein and a protein that does 
 
 import numpy as np
 import torch
-from confrover_training import OUT, UNSEEN_PROTEINS, protein_data, trained_on_proteins
+from confrover_training import OUT, UNSEEN_PROTEINS, protein_data, protein_weights, trained_on_proteins
 from results import shared_data
 
 from openmm_latent.conformations import (
@@ -97,7 +97,7 @@ def way_of_6j56() -> dict:
     ends = [folder / f"6j56_A_{end}.pdb" for end in ("start", "end")]
     topology, positions = load_topology(ends[0])
     bundle_path = bind_confrover(
-        OUT / "proteins.weights.pt", topology, positions, OUT / "6j56.latent.pt", lag_time=6.0, n_steps=N_STEPS
+        protein_weights(), topology, positions, OUT / "6j56.latent.pt", lag_time=6.0, n_steps=N_STEPS
     )
     bundle = load_able(bundle_path, "interpolate")
     given = [read_model_atoms(path, bundle.manifest, bundle.name, "start") for path in ends]

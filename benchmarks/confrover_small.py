@@ -22,7 +22,7 @@ import confrover_wlall
 import torch
 from confrover_training import (
     OUT,
-    PROTEIN_STEPS,
+    PROTEIN_PHASES,
     TRAINED_PROTEINS,
     UNSEEN_PROTEINS,
     VARIANTS,
@@ -121,7 +121,7 @@ def main() -> None:
                 "strides [frames of 0.1 ns]": confrover_wlall.STRIDES,
                 "frames of a window": WLALL_CONFIG.n_frames,
                 "GLDP": "tiny, autoregressive at 0.1 ns, the same training files",
-                "small proteins": {"train": TRAINED_PROTEINS, "test": UNSEEN_PROTEINS, "steps": PROTEIN_STEPS},
+                "small proteins": {"train": TRAINED_PROTEINS, "test": UNSEEN_PROTEINS, "phases": PROTEIN_PHASES},
             },
             **found,
         },

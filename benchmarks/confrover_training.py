@@ -41,7 +41,8 @@ PROTEINS_CONFIG = replace(
 )
 TRAINED_PROTEINS = ("chignolin", "trp_cage", "villin", "adk_nmp", "ubiquitin")
 UNSEEN_PROTEINS = ("bba", "atlas_7lp1")
-PROTEIN_STEPS = 550
+#: Steps and learning rates on proteins, one phase after the other; half a CPU-second a step.
+PROTEIN_PHASES = ((550, 1.5e-3), (550, 1e-3))
 
 
 @dataclass(frozen=True)
@@ -104,18 +105,27 @@ def trained(name: str, train: list[ProteinRuns]) -> ConfRover:
 
 def trained_on_proteins() -> ConfRover:
     """Return the network of small proteins, which never saw `UNSEEN_PROTEINS`."""
-    weights = OUT / "proteins.weights.pt"
-    if not weights.exists():
-        began = time.process_time()
-        data = [runs_of(protein_data(name), name=name) for name in TRAINED_PROTEINS]
-        train_confrover(
-            data,
-            config=replace(PROTEINS_CONFIG, n_steps=PROTEIN_STEPS),
-            out=weights,
-            work_directory=OUT / "checkpoints",
-            progress=lambda *told: print("proteins", *told[:3], f"{time.process_time() - began:.0f} CPU-s", flush=True),
-        )
-    return load_weights(weights)[0]
+    model, began = None, time.process_time()
+    for phase, (n_steps, rate) in enumerate(PROTEIN_PHASES):
+        weights = protein_weights(phase)
+        if not weights.exists():
+            train_confrover(
+                [runs_of(protein_data(name), name=name) for name in TRAINED_PROTEINS],
+                config=replace(PROTEINS_CONFIG, n_steps=n_steps, learning_rate=rate),
+                start=model,
+                out=weights,
+                work_directory=OUT / "checkpoints",
+                progress=lambda *told: print(
+                    "proteins", *told[:3], f"{time.process_time() - began:.0f} CPU-s", flush=True
+                ),
+            )
+        model = load_weights(weights)[0]
+    return model
+
+
+def protein_weights(phase: int = len(PROTEIN_PHASES) - 1) -> Path:
+    """Return the file of weights after a phase of training on proteins."""
+    return OUT / f"proteins {phase + 1}.weights.pt"
 
 
 def main() -> None:

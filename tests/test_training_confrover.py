@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from openmm_latent.cli import app as command
 from openmm_latent.data.frame_windows import ProteinRuns
 from openmm_latent.errors import LatentError
-from openmm_latent.models.confrover import CONFIGS, load_weights
+from openmm_latent.models.confrover import CONFIGS, ConfRover, load_weights
 from openmm_latent.models.confrover.losses import FrameLoss
 from openmm_latent.models.confrover.sampler import FrameSampler
 from openmm_latent.nn.frame_coordinates import FrameCoordinates
@@ -184,6 +184,33 @@ def test_windows_that_are_too_large_are_computed_in_parts(monkeypatch):
     parts = train_confrover([RUNS], config=short, objectives=["trajectory"])
     for name, value in whole.state_dict().items():
         torch.testing.assert_close(parts.state_dict()[name], value, atol=1e-5, rtol=1e-4)
+
+
+def test_interpolation_shows_the_end_first_at_its_own_time_and_trajectories_do_not(monkeypatch):
+    seen = []
+    context = ConfRover.context
+
+    def spy(self, single, pair, rotations, ca, torsions, times, gaps, is_masked):
+        seen.append((times, gaps, is_masked))
+        return context(self, single, pair, rotations, ca, torsions, times, gaps, is_masked)
+
+    monkeypatch.setattr(ConfRover, "context", spy)
+    short = dataclasses.replace(SMALL, n_steps=3, n_frames=5)
+    train_confrover([RUNS], config=short, objectives=["interpolation"])
+    for times, gaps, is_masked in seen:
+        assert bool((times[:, 0] > times[:, -1]).all())
+        assert times[:, 1].tolist() == [0.0, 0.0]
+        assert gaps[:, 0].tolist() == [0.0, 0.0]
+        assert bool((gaps[:, 1:] == (times[:, 2:3] if times.shape[1] > 2 else gaps[:, 1:])).all())
+        assert not bool(is_masked.any())
+    seen.clear()
+    train_confrover([RUNS], config=short, objectives=["trajectory"])
+    for times, gaps, is_masked in seen:
+        if bool(is_masked.any()):  # the first frame, from nothing
+            assert (tuple(times.shape), float(gaps.abs().max())) == ((1, 1), 0.0)
+        else:
+            torch.testing.assert_close(times[:, 1:] - times[:, :-1], gaps[:, :-1])
+    assert {bool(is_masked.any()) for *_, is_masked in seen} == {True, False}
 
 
 def test_interrupted_training_ends_where_it_would_have(tmp_path):

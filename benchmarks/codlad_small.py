@@ -13,7 +13,7 @@ that were kept apart. Stages, each kept in benchmark_output/codlad_small, so tha
 | energies | the same after one short minimisation, beside frames of MD minimised in the same way |
 
     python benchmarks/codlad_small.py [--stages train autoencoder ...]
-    python benchmarks/codlad_small.py --ship    # writes the weights that come with the package
+    python benchmarks/codlad_small.py --ship FILE    # copies the trained weights in half precision, half as large
 """
 
 import argparse
@@ -310,6 +310,14 @@ def autoencoder(data: Data) -> dict:
     return reconstruction(load_weights(WEIGHTS)[0].autoencoder, data)
 
 
+def ship(path: Path) -> None:
+    """Copy the weights in half precision; loading makes single precision of them again."""
+    content = torch.load(WEIGHTS, weights_only=True)
+    halved = {name: one.half() if one.is_floating_point() else one for name, one in content["state_dict"].items()}
+    torch.save({**content, "state_dict": halved}, path)
+    print(f"wrote {path.name}, {path.stat().st_size / 1000:.0f} kB")
+
+
 STAGES = {
     "train": train,
     "autoencoder": autoencoder,
@@ -324,10 +332,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--stages", nargs="*", choices=STAGES, default=list(STAGES))
     parser.add_argument("--again", action="store_true", help="do these stages anew")
+    parser.add_argument("--ship", type=Path, help="write the trained weights here, in half precision, and end")
     options = parser.parse_args()
     torch.set_num_threads(1)
     os.environ.setdefault("OPENMM_CPU_THREADS", "1")
     OUT.mkdir(parents=True, exist_ok=True)
+    if options.ship:
+        ship(options.ship)
+        return
     data = load_data()
     for name in options.stages:
         kept = OUT / f"{name}.json"
@@ -339,6 +351,8 @@ def main() -> None:
         "config": "tiny",
         "frames": N_FRAMES,
         "samples": N_SAMPLES,
+        "candidates": N_CANDIDATES,
+        "ablation": f"{SHORT.n_epochs * SHORT.steps_per_epoch} steps, proteins below 100 residues, one seed",
         "minimisation steps": N_ITERATIONS,
         "learned": {example.name: len(example) for example in data.learned},
     }

@@ -15,7 +15,7 @@ from distributed import Client, LocalCluster, SpecCluster, Status
 from tornado.ioloop import PeriodicCallback
 
 from openmm_latent.ensemble.config import ClusterConfig
-from openmm_latent.errors import LatentError
+from openmm_latent.errors import LatentError, require
 
 #: What a worker's process sees: one thread a walker, since more walkers gain more than more threads.
 _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -23,6 +23,8 @@ _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 _NO_INTERRUPT = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
 #: [s] between two looks at which workers are there, and after which one that does not come back is replaced.
 _LOOK, _GRACE = 5.0, 60.0
+#: [s] that a running scheduler has to answer in.
+_PATIENCE = 15.0
 
 
 @contextmanager
@@ -43,18 +45,7 @@ def connect(config: ClusterConfig, n_walkers: int, out: Path) -> Iterator[Client
         There is no scheduler at the address, or dask-jobqueue is missing.
     """
     if config.kind == "address":
-        place: Any = config.address
-        if config.scheduler_file is not None:
-            place = None
-        try:
-            client = Client(place, scheduler_file=config.scheduler_file and str(config.scheduler_file), timeout=15)
-        except (OSError, ValueError) as error:
-            key = "address" if place else "scheduler_file"
-            raise LatentError(
-                f"config key cluster.{key}: no scheduler answers at {place or config.scheduler_file} "
-                f"({' '.join(str(error).split())}); start one with `dask scheduler`"
-            ) from error
-        with client:
+        with _client_of(config) as client:
             yield client
         return
     make = slurm_cluster if config.kind == "slurm" else _local_cluster
@@ -98,6 +89,23 @@ class Keeper:
                 self._closing = asyncio.ensure_future(worker.close())  # kept, or the task might be collected
         # as many as before: opens what is in the specification and not among the workers
         SpecCluster.scale(self._cluster, len(self._cluster.worker_spec))
+
+
+def _client_of(config: ClusterConfig) -> Client:
+    """Return a client of a scheduler that runs already."""
+    file = config.scheduler_file
+    require(
+        file is None or file.is_file(),
+        f"config key cluster.scheduler_file: {file} does not exist; start `dask scheduler` with this file first",
+    )
+    try:
+        return Client(config.address, scheduler_file=file and str(file), timeout=_PATIENCE)
+    except (OSError, ValueError) as error:
+        key = "address" if file is None else "scheduler_file"
+        raise LatentError(
+            f"config key cluster.{key}: no scheduler answers at {config.address or file} "
+            f"({' '.join(str(error).split())[:120]}); start one with `dask scheduler`"
+        ) from error
 
 
 def _local_cluster(config: ClusterConfig, n_walkers: int, out: Path) -> LocalCluster:

@@ -16,7 +16,16 @@ import pytest
 from distributed import Client
 
 from ensembles import contents, make_config, make_tasks, shaking_bundle
-from openmm_latent.ensemble import Report, StartsConfig, open_store, run_walker, run_walkers
+from openmm_latent.ensemble import (
+    ClusterConfig,
+    Report,
+    StartsConfig,
+    cluster,
+    connect,
+    open_store,
+    run_walker,
+    run_walkers,
+)
 from openmm_latent.ensemble.lock import FolderLock
 from openmm_latent.errors import LatentError
 from openmm_latent.hybrid import HybridRun
@@ -87,6 +96,25 @@ def test_a_walker_that_fails_is_named_and_the_others_finish(bundle: Path, tmp_pa
     with pytest.raises(LatentError, match=r"1 of 2 walkers failed, walker_000 first: structure file .* does not exist"):
         run_walkers([wrong, tasks[1]], client, tmp_path / "store")
     assert tasks[1].n_saved == tasks[1].config.n_blocks
+
+
+def test_a_scheduler_that_runs_already_is_used(bundle: Path, tmp_path: Path, client: Client) -> None:
+    client.write_scheduler_file(str(tmp_path / "scheduler.json"))
+    places = {"address": client.scheduler.address}, {"scheduler_file": tmp_path / "scheduler.json"}
+    for number, place in enumerate(places):
+        tasks = make_tasks(make_config(bundle, tmp_path / f"store_{number}", 1, 0.4))
+        with connect(ClusterConfig(kind="address", **place), 1, tmp_path) as found:
+            assert run_walkers(tasks, found, tmp_path / f"store_{number}")[0].is_complete
+
+
+def test_an_absent_scheduler_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "_PATIENCE", 0.5)
+    absent = ClusterConfig(kind="address", scheduler_file=tmp_path / "absent.json")
+    with pytest.raises(LatentError, match=r"cluster\.scheduler_file: .*absent\.json does not exist; start"):
+        connect(absent, 1, tmp_path).__enter__()
+    silent = ClusterConfig(kind="address", address="tcp://127.0.0.1:1")
+    with pytest.raises(LatentError, match=r"cluster\.address: no scheduler answers at tcp://127\.0\.0\.1:1"):
+        connect(silent, 1, tmp_path).__enter__()
 
 
 def test_a_worker_with_threads_is_refused(bundle: Path, tmp_path: Path) -> None:

@@ -130,7 +130,7 @@ def test_slots_must_be_all_atoms_once():
 
 
 def test_what_hangs_on_a_residue_is_refused_by_name():
-    modeller = app.Modeller(TOPOLOGY, POSITIONS * unit.nanometer)
+    modeller = app.Modeller(load_l_peptides()[0], POSITIONS * unit.nanometer)  # its own copy: Modeller changes it
     ligand = modeller.topology.addResidue("LIG", modeller.topology.addChain("X"), "99")
     lysine = next(atom for atom in modeller.topology.atoms() if atom.name == "NZ")
     modeller.topology.addBond(lysine, modeller.topology.addAtom("C1", app.element.carbon, ligand))

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import mdtraj
 import numpy as np
 import pytest
+import yaml
+from typer.testing import CliRunner
 
 from ensembles import contents, make_config
 from openmm_latent.analysis import find_runs
 from openmm_latent.bundle import inspect_bundle
+from openmm_latent.cli import app
 from openmm_latent.ensemble import AdaptiveConfig, EnsembleConfig, WalkerTask, run_walker
 from openmm_latent.ensemble.adaptive import Round, run_adaptive
 from openmm_latent.errors import LatentError
@@ -129,6 +132,22 @@ def test_another_campaign_in_the_folder_is_refused(campaign: EnsembleConfig, fin
         run_adaptive(wrong, run_round)
     with pytest.raises(LatentError, match="config key adaptive is missing"):
         run_adaptive(replace(campaign, adaptive=None), run_round)
+
+
+@pytest.mark.slow
+def test_the_command_tells_what_a_finished_campaign_found(
+    campaign: EnsembleConfig, finished: tuple[Round, list[str]], tmp_path: Path
+) -> None:
+    assert campaign.adaptive is not None
+    named = {key: str(getattr(campaign, key)) for key in ("structure", "model", "out", "platform")}
+    plain = {key: getattr(campaign, key) for key in ("walkers", "temperature", "run")}
+    adaptive = asdict(campaign.adaptive) | {"training": [str(path) for path in campaign.adaptive.training]}
+    file = tmp_path / "walkers.yaml"
+    file.write_text(yaml.safe_dump(named | plain | {"adaptive": adaptive}))
+    result = CliRunner().invoke(app, ["ensemble", str(file)])
+    assert result.exit_code == 0, result.output
+    assert finished[1][-1] in result.output
+    assert f"next: openmm-latent reweight --run {campaign.out}" in result.output
 
 
 def test_it_converges_when_errors_and_changes_are_small() -> None:

@@ -10,7 +10,7 @@ import copy
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -33,12 +33,11 @@ from openmm_latent.models.codlad.losses import (
 )
 from openmm_latent.nn.internal_coordinates import Chirality
 from openmm_latent.nn.residue_geometry import CA
+from openmm_latent.training.checkpoints import Checkpoint, Progress
 from openmm_latent.training.codlad_side_chains import exchange_side_chains
 
 _log = logging.getLogger(__name__)
 
-#: Told after each epoch: epochs done, epochs in all, training loss, validation loss (NaN without validation).
-Progress = Callable[[int, int, float, float], None]
 #: Frames of each protein that are scored after an epoch, evenly spread.
 _N_VALIDATED = 8
 #: Atoms nearer than this clash [nm], as CODLAD's code counts them.
@@ -103,18 +102,22 @@ def train_codlad_autoencoder(
             len(example) > 0 and bool(np.isfinite(example.positions).all()),
             f"examples must hold frames of numbers, got none or others in {example.name}; cut such frames off",
         )
-    files = _Files(work_directory, _key(examples, validation, chosen, seed), resume)
+    name = f"codlad-autoencoder-{_key(examples, validation, chosen, seed)}"
+    finished = Checkpoint(work_directory, f"{name}.pt", resume)
+    underway = Checkpoint(work_directory, f"{name}.ckpt", resume)
     with torch.random.fork_rng(devices=[torch.cuda.current_device()] if device == "cuda" else []):
         torch.manual_seed(seed)
         model = Autoencoder(chosen)
-    found = files.finished()
+    found = finished.load()
     if found is not None:
         model.load_state_dict(found["model"])
-        _log.info("autoencoder found in %s", files.done)
+        _log.info("autoencoder found in %s", finished.path)
         return model.eval()
     exchanged = exchange_side_chains(examples, chosen.n_exchanged, seed) if chosen.n_exchanged else []
     training = _Training(model.to(device), examples, validation, seed, device, exchanged)
-    training.run(files, progress)
+    training.run(underway, progress)
+    finished.save({"model": model.state_dict(), "course": training.course})
+    underway.remove()
     return model.cpu().eval()
 
 
@@ -130,42 +133,6 @@ class _Subject:
     def of(example: ProteinFrames, device: str) -> _Subject:
         tables = LossTables(example.residues, example.disulphides)
         return _Subject(torch.as_tensor(example.positions), Protein(example.residues).to(device), tables.to(device))
-
-
-class _Files:
-    """The checkpoint after each epoch and the finished model in a work directory; nothing without one."""
-
-    def __init__(self, directory: str | Path | None, key: str, resume: bool):
-        self.done = self.checkpoint = None
-        if directory is not None:
-            Path(directory).mkdir(parents=True, exist_ok=True)
-            self.done = Path(directory) / f"codlad-autoencoder-{key}.pt"
-            self.checkpoint = self.done.with_suffix(".ckpt")
-        if not resume:
-            for path in filter(None, (self.done, self.checkpoint)):
-                path.unlink(missing_ok=True)
-
-    def finished(self) -> dict[str, Any] | None:
-        return _loaded(self.done)
-
-    def interrupted(self) -> dict[str, Any] | None:
-        return _loaded(self.checkpoint)
-
-    def save(self, content: dict[str, Any], is_done: bool) -> None:
-        if self.done is None:
-            return
-        path = self.done if is_done else self.checkpoint
-        partial = path.with_name(path.name + ".part")
-        torch.save(content, partial)
-        partial.replace(path)
-        if is_done:
-            self.checkpoint.unlink(missing_ok=True)
-
-
-def _loaded(path: Path | None) -> dict[str, Any] | None:
-    if path is None or not path.exists():
-        return None
-    return torch.load(path, weights_only=True, map_location="cpu")
 
 
 class _Training:
@@ -203,9 +170,9 @@ class _Training:
         self.best_loss = float("inf")
         self.course: list[tuple[float, float]] = []  # training and validation loss of each epoch
 
-    def run(self, files: _Files, progress: Progress | None) -> None:
+    def run(self, checkpoint: Checkpoint, progress: Progress | None) -> None:
         """Train what is not yet trained; leave the best weights, or the last, in the model."""
-        self._resume(files.interrupted())
+        self._resume(checkpoint.load())
         for epoch in range(len(self.course), self.config.n_epochs):
             self._set_codes(epoch)
             losses = [self._step(subject, frames, epoch) for subject, frames in self._batches(epoch)]
@@ -217,13 +184,12 @@ class _Training:
                 if validated < self.best_loss:
                     self.best, self.best_loss = copy.deepcopy(self.model.state_dict()), validated
             self.course.append((training, validated))
-            files.save(self._content(), is_done=False)
+            checkpoint.save(self._content())
             if progress is not None:
                 progress(epoch + 1, self.config.n_epochs, training, validated)
         if self.best is not None:
             self.model.load_state_dict(self.best)
         self._set_statistics()
-        files.save({"model": self.model.state_dict(), "course": self.course}, is_done=True)
 
     def _content(self) -> dict[str, Any]:
         return {

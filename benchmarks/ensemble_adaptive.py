@@ -39,10 +39,10 @@ SPACING = 2.0  # [ps] of the reference MD, and of the walkers' frames
 STEPS = 500  # of 4 fs between two frames
 
 
-def judged(runs: list[Run], torsions: TorsionTable) -> dict:
-    """Return what reweighting says of the state."""
+def judged(runs: list[Run], torsions: TorsionTable, dropped_time: float | None = None) -> dict:
+    """Return what reweighting says of the state; after jumps a test says how much to drop, plain MD loses nothing."""
     segments = to_segments(runs, torsions, [STATE], [])
-    result = reweight(segments, SPACING, [STATE.name], ReweightConfig(temperature=TEMPERATURE))
+    result = reweight(segments, SPACING, [STATE.name], ReweightConfig(TEMPERATURE, dropped_time=dropped_time))
     return asdict(result.populations[0]) | {"ns": sum(map(len, segments)) * SPACING / 1000}
 
 
@@ -98,8 +98,8 @@ def main() -> None:
 
     reference = read_plain_md(whole, torsions)
     n_frames = min(len(reference.torsions), round(md_time / SPACING))
-    found["plain MD of the same length"] = judged([part_of(reference, n_frames)], torsions)
-    found["reference MD"] = judged([reference], torsions)
+    found["plain MD of the same length"] = judged([part_of(reference, n_frames)], torsions, 0.0)
+    found["reference MD"] = judged([reference], torsions, 0.0)
     for name, one in found.items():
         print(name, one)
     rounds = [str(path.name) for path in sorted(config.out.glob("round_*"))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
 import os
 import warnings
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import dask
 from distributed import Client, LocalCluster, SpecCluster, Status
 from tornado.ioloop import PeriodicCallback
 
@@ -18,7 +20,12 @@ from openmm_latent.ensemble.config import ClusterConfig
 from openmm_latent.errors import LatentError, require
 
 #: What a worker's process sees: one thread a walker, since more walkers gain more than more threads.
-_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+#: dask's profiler would stop the walker a hundred times a second to look where it is.
+_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False",
+}
 #: Run by each local worker. A terminal sends Ctrl-C to all processes; the first one tells workers when to stop.
 _NO_INTERRUPT = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
 #: [s] between two looks at which workers are there, and after which one that does not come back is replaced.
@@ -112,6 +119,8 @@ def _local_cluster(config: ClusterConfig, n_walkers: int, out: Path) -> LocalClu
     n_cores = len(os.sched_getaffinity(0))
     n_workers = min(config.workers or n_cores, n_walkers)
     threads = {"OPENMM_CPU_THREADS": str(max(1, n_cores // n_workers))}
+    with dask.config.set({"distributed.worker.profile.enabled": False}):
+        settings = copy.deepcopy(dask.config.config)  # for workers that the keeper starts, too
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"Port \d+ is already in use")
         return LocalCluster(
@@ -123,6 +132,7 @@ def _local_cluster(config: ClusterConfig, n_walkers: int, out: Path) -> LocalClu
             silence_logs=logging.CRITICAL,  # a lost worker is told by the walkers that move
             env=_ENVIRONMENT | threads,
             preload=[_NO_INTERRUPT],
+            config=settings,
         )
 
 

@@ -71,7 +71,7 @@ def pooled(paths: list[list[np.ndarray]], references: list[list[np.ndarray]]) ->
     for name, parts in totals.items():
         a, b = (np.concatenate([part[k] for part in parts]) for k in (0, 1))
         varies = np.ptp(a) > 0 and np.ptp(b) > 0
-        r = float(np.corrcoef(a, b)[0, 1]) if varies else float("nan")
+        r = float(np.corrcoef(a, b)[0, 1]) if varies else None
         result[name] = {"r": r, "mae": float(np.abs(a - b).mean())}
     return result
 

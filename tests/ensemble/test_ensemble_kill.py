@@ -67,11 +67,11 @@ def test_eight_walkers_survive_three_kills_bit_for_bit(tmp_path: Path) -> None:
         run_walker(task, lambda kind, n: None, lambda: False)
     tasks = [replace(task, report_every=0.0) for task in make_tasks(config)]
     n_frames = tasks[0].config.n_blocks
-    at = random.Random(20261121).sample(range(20, N_WALKERS * n_frames - 100), 3)
+    at = random.Random(20261121).sample(range(20, N_WALKERS * n_frames // 2), 3)
     killer = finish(tasks, config.out, at)
     assert killer.n_killed == 3
-    # a walker that had begun begins again: at least one a kill
-    assert sum(one.kind == "began" for one in killer.reports) >= N_WALKERS + 3
+    # a walker that had begun begins again, unless the kill came just between two
+    assert sum(one.kind == "began" for one in killer.reports) > N_WALKERS
     assert contents(config.out, N_WALKERS) == contents(tmp_path / "undisturbed", N_WALKERS)
     for task in tasks:
         times = mdtraj.load(str(task.folder / "adp.xtc"), top=str(task.folder / "adp.pdb")).time
@@ -79,10 +79,10 @@ def test_eight_walkers_survive_three_kills_bit_for_bit(tmp_path: Path) -> None:
 
 
 def test_a_walker_whose_workers_keep_dying_goes_on_as_long_as_it_gets_further(tmp_path: Path) -> None:
-    config = make_config(shaking_bundle(tmp_path), tmp_path / "store", 1, 4.0)
-    tasks = [replace(task, report_every=0.2) for task in make_tasks(config)]
+    config = make_config(shaking_bundle(tmp_path), tmp_path / "store", 1, 40.0)
+    tasks = [replace(task, report_every=0.0) for task in make_tasks(config)]
     with dask.config.set({"distributed.scheduler.allowed-failures": 0}):
-        killer = finish(tasks, config.out, [2, 4])
+        killer = finish(tasks, config.out, [400, 1000])  # late enough to have been saved, early enough to go on
     assert [one.kind for one in killer.reports].count("resubmitted") == killer.n_killed > 0
     assert tasks[0].n_saved == tasks[0].config.n_blocks
 

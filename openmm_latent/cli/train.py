@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import TaskID
+from rich.progress import Progress, TaskID
 
 from openmm_latent.cli.common import Command, Group, SeedOption, TopOption, TrajOption, progress_bar
 from openmm_latent.errors import require
@@ -16,11 +16,25 @@ from openmm_latent.errors import require
 if TYPE_CHECKING:
     from openmm_latent.data.datasets import DataSet
 
-#: Options that transferable families share.
+#: Options that families share.
+ConfigOption = Annotated[str, typer.Option(help="Size of the model: tiny (minutes on two cores) or paper.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+FrameSpacingOption = Annotated[
+    float | None, typer.Option(help="[ps], for files that store no time.", show_default="read from the files")
+]
+WorkOption = Annotated[Path | None, typer.Option(help="Folder for checkpoints.", show_default="OUT.work")]
+ResumeOption = Annotated[bool, typer.Option(help="Go on from the checkpoints of an interrupted training.")]
 DataOption = Annotated[
     Path, typer.Option(help="Data set of proteins: ATLAS, mdCATH, or a folder with one folder of PDB and runs each.")
 ]
 TemperatureOption = Annotated[float | None, typer.Option(help="[K] Only runs at this one.", show_default="all")]
+StrideOption = Annotated[int, typer.Option(help="Learn from every n-th frame.")]
+LeaveOutOption = Annotated[
+    bool, typer.Option("--leave-out", help="Leave ligands and modified residues out, instead of refusing.")
+]
+ValidationOption = Annotated[
+    float, typer.Option(help="Share of the data set kept apart, to keep the weights best on it; 0 for none.")
+]
 
 train_app = typer.Typer(
     cls=Group,
@@ -41,17 +55,15 @@ def gldp(
     traj: TrajOption,
     lag_time: Annotated[float, typer.Option(help="[ps] that one jump covers: a multiple of the frame spacing.")],
     out: Annotated[Path, typer.Option(help="The bundle to write, e.g. peptide.latent.pt.")],
-    config: Annotated[str, typer.Option(help="Size of the model: tiny (minutes on two cores) or paper.")] = "tiny",
+    config: ConfigOption = "tiny",
     propagator: Annotated[
         str, typer.Option(help="autoregressive, koopman or langevin; the autoencoder is trained once for all three.")
     ] = "autoregressive",
     seed: SeedOption = 1,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: DeviceOption = "auto",
     devices: Annotated[int, typer.Option(help="GPUs of this machine (with --device cpu, processes).")] = 1,
     nodes: Annotated[int, typer.Option(help="Machines, each started by torchrun or Slurm.")] = 1,
-    frame_spacing: Annotated[
-        float | None, typer.Option(help="[ps], for files that store no time.", show_default="read from the files")
-    ] = None,
+    frame_spacing: FrameSpacingOption = None,
     stride: Annotated[int, typer.Option(help="Train on every n-th frame.")] = 1,
     slow: Annotated[int, typer.Option(help="Slow coordinates, on which restraints and the exact mode work.")] = 2,
     slow_method: Annotated[str, typer.Option(help="tica, or vamp for data out of equilibrium.")] = "tica",
@@ -64,8 +76,8 @@ def gldp(
     flattening: Annotated[
         float, typer.Option(help="Of the independence kernel: 0 proposes as the data lies, 1 all of its range alike.")
     ] = 0.5,
-    work: Annotated[Path | None, typer.Option(help="Folder for checkpoints.", show_default="OUT.work")] = None,
-    resume: Annotated[bool, typer.Option(help="Go on from the checkpoints of an interrupted training.")] = True,
+    work: WorkOption = None,
+    resume: ResumeOption = True,
 ) -> None:
     """Train GLDP: a graph autoencoder of one molecule and a propagator in its latent space.
 
@@ -116,18 +128,16 @@ def gldp(
 def dynaprot(
     data: DataOption,
     out: Annotated[Path, typer.Option(help="The weights to write, e.g. protein.weights.pt.")],
-    config: Annotated[str, typer.Option(help="Size of the networks: tiny (minutes on two cores) or paper.")] = "tiny",
+    config: ConfigOption = "tiny",
     loss: Annotated[str, typer.Option(help="log_frobenius, or mse for comparison.")] = "log_frobenius",
     validation: Annotated[
         float, typer.Option(help="Share of the proteins kept apart, to stop when they get no better; 0 trains on all.")
     ] = 0.0,
     temperature: TemperatureOption = None,
-    stride: Annotated[int, typer.Option(help="Learn from every n-th frame.")] = 1,
-    frame_spacing: Annotated[
-        float | None, typer.Option(help="[ps], for files that store no time.", show_default="read from the files")
-    ] = None,
+    stride: StrideOption = 1,
+    frame_spacing: FrameSpacingOption = None,
     seed: SeedOption = 1,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: DeviceOption = "auto",
 ) -> None:
     """Train DynaProt: from one structure of any protein to how its residues fluctuate.
 
@@ -180,21 +190,17 @@ def dynaprot(
 def codlad(
     data: DataOption,
     out: Annotated[Path, typer.Option(help="The weights to write, e.g. codlad.weights.pt.")],
-    config: Annotated[str, typer.Option(help="Size of the model: tiny (minutes on two cores) or paper.")] = "tiny",
-    validation: Annotated[
-        float, typer.Option(help="Share of the proteins kept apart, to keep the weights best on these; 0 for none.")
-    ] = 0.0,
+    config: ConfigOption = "tiny",
+    validation: ValidationOption = 0.0,
     temperature: TemperatureOption = None,
-    stride: Annotated[int, typer.Option(help="Learn from every n-th frame.")] = 1,
-    leave_out: Annotated[
-        bool, typer.Option("--leave-out", help="Leave ligands and modified residues out, instead of refusing.")
-    ] = False,
+    stride: StrideOption = 1,
+    leave_out: LeaveOutOption = False,
     epochs: Annotated[int | None, typer.Option(help="Of the autoencoder.", show_default="the configuration's")] = None,
     steps: Annotated[int | None, typer.Option(help="Of the denoiser.", show_default="the configuration's")] = None,
     seed: SeedOption = 1,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    work: Annotated[Path | None, typer.Option(help="Folder for checkpoints.", show_default="OUT.work")] = None,
-    resume: Annotated[bool, typer.Option(help="Go on from the checkpoints of an interrupted training.")] = True,
+    device: DeviceOption = "auto",
+    work: WorkOption = None,
+    resume: ResumeOption = True,
 ) -> None:
     """Train CODLAD: from a Cα trace of any protein to all its heavy atoms.
 
@@ -222,16 +228,6 @@ def codlad(
         f"proteins kept apart"
     )
     with progress_bar() as bar:
-        tasks: dict[str, TaskID] = {}
-
-        def shower(name: str) -> Callable[[int, int, float, float], None]:
-            def show(done: int, total: int, loss: float, judged: float) -> None:
-                if name not in tasks:
-                    tasks[name] = bar.add_task(name, total=total)
-                bar.update(tasks[name], completed=done, description=f"{name}, loss {loss:.3g}, apart {judged:.3g}")
-
-            return show
-
         train_codlad(
             taught,
             config=config,
@@ -243,7 +239,7 @@ def codlad(
             seed=seed,
             device=device,
             resume=resume,
-            progress={name: shower(name) for name in ("autoencoder", "denoiser")},
+            progress={name: _shown(bar, name) for name in ("autoencoder", "denoiser")},
             facts=data_facts(dataset, temperature),
         )
     console.print(
@@ -257,7 +253,7 @@ def codlad(
 def confrover(
     data: DataOption,
     out: Annotated[Path, typer.Option(help="The weights to write, e.g. confrover.weights.pt.")],
-    config: Annotated[str, typer.Option(help="Size of the model: tiny (minutes on two cores) or paper.")] = "tiny",
+    config: ConfigOption = "tiny",
     objectives: Annotated[
         str, typer.Option(help="Comma-separated: trajectory, single, interpolation; in equal shares.")
     ] = "trajectory,single,interpolation",
@@ -270,22 +266,16 @@ def confrover(
             help="Folder with a folding network's features, PROTEIN.npz each; `paper` needs them.", show_default="none"
         ),
     ] = None,
-    validation: Annotated[
-        float, typer.Option(help="Share of the proteins kept apart, to keep the weights best on these; 0 for none.")
-    ] = 0.0,
+    validation: ValidationOption = 0.0,
     temperature: TemperatureOption = None,
     stride: Annotated[int, typer.Option(help="Read every n-th frame; windows stride further, at random.")] = 1,
-    frame_spacing: Annotated[
-        float | None, typer.Option(help="[ps], for files that store no time.", show_default="read from the files")
-    ] = None,
-    leave_out: Annotated[
-        bool, typer.Option("--leave-out", help="Leave ligands and modified residues out, instead of refusing.")
-    ] = False,
+    frame_spacing: FrameSpacingOption = None,
+    leave_out: LeaveOutOption = False,
     steps: Annotated[int | None, typer.Option(help="Training steps.", show_default="the configuration's")] = None,
     seed: SeedOption = 1,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    work: Annotated[Path | None, typer.Option(help="Folder for checkpoints.", show_default="OUT.work")] = None,
-    resume: Annotated[bool, typer.Option(help="Go on from the checkpoints of an interrupted training.")] = True,
+    device: DeviceOption = "auto",
+    work: WorkOption = None,
+    resume: ResumeOption = True,
 ) -> None:
     """Train ConfRover: from frames of any protein to the next ones, to independent ones, and to those between two.
 
@@ -319,11 +309,6 @@ def confrover(
         f"{len(apart[0]) if apart else 0} proteins kept apart"
     )
     with progress_bar() as bar:
-        task = bar.add_task("training", total=None)
-
-        def show(done: int, total: int, loss: float, judged: float) -> None:
-            bar.update(task, completed=done, total=total, description=f"loss {loss:.3g}, apart {judged:.3g}")
-
         train_confrover(
             taught,
             config=config if begun is None else begun.config,
@@ -337,7 +322,7 @@ def confrover(
             seed=seed,
             device=device,
             resume=resume,
-            progress=show,
+            progress=_shown(bar, "training"),
             facts=data_facts(dataset, temperature),
         )
     console.print(f"wrote {out}\nnext: openmm-latent bind {out} --top PROTEIN --out protein.latent.pt", markup=False)
@@ -348,7 +333,7 @@ def atmos(
     data: DataOption,
     lag_time: Annotated[float, typer.Option(help="[ps] between key frames: a multiple of the frame spacing.")],
     out: Annotated[Path, typer.Option(help="The weights to write, e.g. atmos.weights.pt.")],
-    config: Annotated[str, typer.Option(help="Size of the model: tiny (minutes on two cores) or paper.")] = "tiny",
+    config: ConfigOption = "tiny",
     upsampling: Annotated[
         int | None,
         typer.Option(
@@ -362,19 +347,15 @@ def atmos(
         Path | None,
         typer.Option(help="Folder with another model's trunk features, COMPLEX.npz each.", show_default="none"),
     ] = None,
-    validation: Annotated[
-        float, typer.Option(help="Share of the complexes kept apart, to keep the weights best on these; 0 for none.")
-    ] = 0.0,
+    validation: ValidationOption = 0.0,
     temperature: TemperatureOption = None,
-    stride: Annotated[int, typer.Option(help="Learn from every n-th frame.")] = 1,
-    frame_spacing: Annotated[
-        float | None, typer.Option(help="[ps], for files that store no time.", show_default="read from the files")
-    ] = None,
+    stride: StrideOption = 1,
+    frame_spacing: FrameSpacingOption = None,
     steps: Annotated[int | None, typer.Option(help="Of each network.", show_default="the configuration's")] = None,
     seed: SeedOption = 1,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    work: Annotated[Path | None, typer.Option(help="Folder for checkpoints.", show_default="OUT.work")] = None,
-    resume: Annotated[bool, typer.Option(help="Go on from the checkpoints of an interrupted training.")] = True,
+    device: DeviceOption = "auto",
+    work: WorkOption = None,
+    resume: ResumeOption = True,
 ) -> None:
     """Train ATMOS: from frames of a protein or complex, ligands included, to the next ones, with memory.
 
@@ -407,6 +388,7 @@ def atmos(
             [replace(one, trunk=read_trunk_features(features / f"{one.name}.npz", one.tokens)) for one in part]
             for part in (taught, *apart)
         )
+        assert taught[0].trunk is not None  # for mypy: read just now
         single, pair = taught[0].trunk
         chosen = replace(chosen, n_trunk_single=single.shape[1], n_trunk_pair=pair.shape[2])
     console = Console(highlight=False, soft_wrap=True)
@@ -415,16 +397,6 @@ def atmos(
         f"complexes kept apart"
     )
     with progress_bar() as bar:
-        tasks: dict[str, TaskID] = {}
-
-        def shower(name: str) -> Callable[[int, int, float, float], None]:
-            def show(done: int, total: int, loss: float, judged: float) -> None:
-                if name not in tasks:
-                    tasks[name] = bar.add_task(name, total=total)
-                bar.update(tasks[name], completed=done, description=f"{name}, loss {loss:.3g}, apart {judged:.3g}")
-
-            return show
-
         train_atmos(
             taught,
             lag_time=lag_time,
@@ -436,10 +408,22 @@ def atmos(
             seed=seed,
             device=device,
             resume=resume,
-            progress={name: shower(name) for name in STAGES},
+            progress={name: _shown(bar, name) for name in STAGES},
             facts=data_facts(dataset, temperature),
         )
     console.print(f"wrote {out}\nnext: openmm-latent bind {out} --top COMPLEX --out complex.latent.pt", markup=False)
+
+
+def _shown(bar: Progress, name: str) -> Callable[[int, int, float, float], None]:
+    """Return what a training stage tells its progress to; its line appears with the first word."""
+    tasks: list[TaskID] = []
+
+    def show(done: int, total: int, loss: float, judged: float) -> None:
+        if not tasks:
+            tasks.append(bar.add_task(name, total=total))
+        bar.update(tasks[0], completed=done, description=f"{name}, loss {loss:.3g}, apart {judged:.3g}")
+
+    return show
 
 
 def _split(dataset: DataSet, validation: float, seed: int) -> tuple[DataSet, ...]:

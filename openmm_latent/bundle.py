@@ -116,6 +116,17 @@ class Bundle:
     module: Any
 
 
+def training_facts(known: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a manifest says of training, from what a file of weights tells of it; None for what that does not."""
+    return {
+        "temperature": known.get("temperature"),
+        "force_field": known.get("force_field"),
+        "digest": known.get("digest", ""),
+        "files": list(known.get("files", [])),
+        "seed": known.get("seed"),
+    }
+
+
 def export_bundle(
     module: LatentModule,
     path: str | Path,

@@ -94,7 +94,7 @@ def export_complex(
     training: dict[str, Any] | None = None,
 ) -> Path:
     """Write the bundle of a model at hand; for the arguments see `bind_atmos`."""
-    from openmm_latent.bundle import export_bundle
+    from openmm_latent.bundle import export_bundle, training_facts
 
     tokens = read_tokens(topology) if tokens is None else tokens
     known = dict(training or {})
@@ -109,13 +109,7 @@ def export_complex(
         masses=[everything[atom].element.mass._value for atom in tokens.atoms],
         lag_time=model.key_time,
         config={**asdict(model.config), "fine_time": model.fine_time, "is_ode": is_ode},
-        training={
-            "temperature": known.get("temperature"),
-            "force_field": known.get("force_field"),
-            "digest": known.get("digest", ""),
-            "files": list(known.get("files", [])),
-            "seed": known.get("seed"),
-        },
+        training=training_facts(known),
         reference_positions=module.reference.numpy(),
         references=REFERENCES,
     )

@@ -74,12 +74,11 @@ def export_backmapping(
     training: dict[str, Any] | None = None,
 ) -> Path:
     """Write the bundle of a model at hand; for the arguments see `bind_codlad`."""
-    from openmm_latent.bundle import export_bundle
+    from openmm_latent.bundle import export_bundle, training_facts
 
     module, chosen = backmapped_protein(model, topology, positions, n_steps)
     disulphides = module.bridges.corners[:, :, 0] // N_SLOTS
     everything = list(topology.atoms())
-    known = dict(training or {})
     return export_bundle(
         module,
         out,
@@ -93,13 +92,7 @@ def export_backmapping(
             "n_steps": module.n_draws,
             "disulphides": disulphides.tolist(),
         },
-        training={
-            "temperature": known.get("temperature"),
-            "force_field": known.get("force_field"),
-            "digest": known.get("digest", ""),
-            "files": list(known.get("files", [])),
-            "seed": known.get("seed"),
-        },
+        training=training_facts(training or {}),
         reference_positions=np.asarray(positions, dtype=np.float64)[chosen],
         references=REFERENCES,
     )

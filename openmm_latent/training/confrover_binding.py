@@ -83,12 +83,11 @@ def export_confrover(
     training: dict[str, Any] | None = None,
 ) -> Path:
     """Write the bundle of a model at hand; for the arguments see `bind_confrover`."""
-    from openmm_latent.bundle import export_bundle
+    from openmm_latent.bundle import export_bundle, training_facts
 
     lag = model.config.time_unit if lag_time is None else lag_time
     module, chosen = confrover_protein(model, topology, positions, lag, n_steps, features)
     everything = list(topology.atoms())
-    known = dict(training or {})
     return export_bundle(
         module,
         out,
@@ -97,13 +96,7 @@ def export_confrover(
         masses=[everything[atom].element.mass._value for atom in chosen],
         lag_time=lag,
         config={**asdict(model.config), "n_steps": module.n_draws - 1},
-        training={
-            "temperature": known.get("temperature"),
-            "force_field": known.get("force_field"),
-            "digest": known.get("digest", ""),
-            "files": list(known.get("files", [])),
-            "seed": known.get("seed"),
-        },
+        training=training_facts(training or {}),
         reference_positions=np.asarray(positions, dtype=np.float64)[chosen],
         references=REFERENCES,
     )

@@ -143,7 +143,7 @@ def export_gaussian(
     LatentError
         Shapes disagree, an argument is out of range, or the bundle `backmap` is of another protein or family.
     """
-    from openmm_latent.bundle import export_bundle
+    from openmm_latent.bundle import export_bundle, training_facts
 
     positions = _checked(positions, topology)
     backbone = read_backbone(topology)
@@ -190,13 +190,7 @@ def export_gaussian(
             ),
             **dict(config or {}),
         },
-        training={
-            "temperature": temperature,
-            "force_field": known.get("force_field"),
-            "digest": known.get("digest", ""),
-            "files": list(known.get("files", [])),
-            "seed": known.get("seed"),
-        },
+        training=training_facts({**known, "temperature": temperature}),
         reference_positions=module.reference.float().numpy(),
         references=[*REFERENCES, *([] if second is None else second.manifest.references)],
     )

@@ -90,6 +90,18 @@ def heavy_atoms(topology: Topology) -> list[int]:
     ]
 
 
+def whole_positions(topology: Topology, positions: np.ndarray) -> np.ndarray:
+    """Return positions of a whole topology in double precision, (n_particles, 3) [nm], if they are that."""
+    positions = np.asarray(positions, dtype=np.float64)
+    n_particles = topology.getNumAtoms()
+    require(
+        positions.shape == (n_particles, 3) and bool(np.isfinite(positions).all()),
+        f"positions must be finite and of shape (n_particles={n_particles}, 3) [nm], got {positions.shape}; give those "
+        f"of the whole topology",
+    )
+    return positions
+
+
 def describe_atoms(topology: Topology, indices: Iterable[int]) -> list[AtomRecord]:
     """Return the record of each atom, in the order given."""
     first_residue = {chain.index: next(chain.residues()).index for chain in topology.chains() if len(chain)}

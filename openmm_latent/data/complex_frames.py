@@ -10,7 +10,7 @@ import openmm
 from openmm import app
 
 from openmm_latent.data.complex_tokens import ComplexTokens, read_tokens
-from openmm_latent.data.datasets import DataSet, Entry, runs_at
+from openmm_latent.data.datasets import DataSet, Entry, runs_to_learn_from
 from openmm_latent.data.trajectories import TrajectorySet, frames_per_lag
 from openmm_latent.errors import LatentError, require
 
@@ -170,8 +170,7 @@ def read_complex_frames(
 
 
 def _entry_frames(entry: Entry, temperature: float | None, stride: int) -> ComplexFrames:
-    runs = runs_at(entry, temperature)
-    require(len(runs) > 0, f"entry {entry.name} has no runs to learn from; {' '.join(entry.notes) or 'leave it out'}")
+    runs = runs_to_learn_from(entry, temperature)
     spacings = {run.frame_spacing for run in runs}
     require(
         len(spacings) == 1 and None not in spacings,

@@ -316,6 +316,13 @@ def runs_at(entry: Entry, temperature: float | None) -> list[Run]:
     return found
 
 
+def runs_to_learn_from(entry: Entry, temperature: float | None) -> list[Run]:
+    """Return the runs at a temperature [K], or all for None, as `runs_at`; an entry without any is refused."""
+    runs = runs_at(entry, temperature)
+    require(len(runs) > 0, f"entry {entry.name} has no runs to learn from; {' '.join(entry.notes) or 'leave it out'}")
+    return runs
+
+
 def data_facts(dataset: DataSet, temperature: float | None = None) -> dict[str, Any]:
     """Return what a data set tells of its temperature [K], force field and licence, for the file of weights."""
     runs = [run for entry in dataset for run in runs_at(entry, temperature)]

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Generator
 
-from openmm_latent.data.datasets import DataSet, Entry, runs_at
-from openmm_latent.data.residue_slots import protein_frames
+from openmm_latent.data.datasets import DataSet, Entry, runs_to_learn_from
+from openmm_latent.data.residue_slots import frames_of, read_runs
 from openmm_latent.data.trajectories import TrajectorySet
-from openmm_latent.errors import LatentError, require
+from openmm_latent.errors import require
 from openmm_latent.nn.residue_geometry import Residues
 
 #: Longest stride of a window, in frames: the paper's 2^10.
@@ -157,9 +157,7 @@ def _draw_start(protein: ProteinRuns, reach: int, generator: Generator) -> tuple
 
 def runs_of(trajectories: TrajectorySet, *, name: str = "protein", others: str = "refuse") -> ProteinRuns:
     """Put what `load_trajectories` read into slots, file by file; its model atoms must hold all heavy atoms."""
-    found = protein_frames(
-        trajectories.topology, trajectories.positions, name=name, atoms=trajectories.model_atoms, others=others
-    )
+    found = frames_of(trajectories, name=name, others=others)
     cuts = np.cumsum([len(part) for part in trajectories.positions])[:-1]
     runs = tuple(np.split(found.positions, cuts))
     return ProteinRuns(name, found.residues, found.disulphides, runs, trajectories.frame_spacing)
@@ -199,19 +197,13 @@ def read_protein_runs(
 
 
 def _entry_runs(entry: Entry, temperature: float | None, stride: int, others: str) -> ProteinRuns:
-    runs = runs_at(entry, temperature)
-    require(len(runs) > 0, f"entry {entry.name} has no runs to learn from; {' '.join(entry.notes) or 'leave it out'}")
+    runs = runs_to_learn_from(entry, temperature)
     spacings = sorted({run.frame_spacing for run in runs if run.frame_spacing is not None})
     require(
         len(spacings) == 1 and all(run.frame_spacing is not None for run in runs),
         f"entry {entry.name} must have runs of one frame spacing, got {', '.join(f'{s:g}' for s in spacings) or 'none'}"
         f" ps; open the data set with frame_spacing",
     )
-    try:
-        atoms = entry.model_atoms("heavy")
-        frames = [np.concatenate(list(entry.stream(run, stride=stride, atoms=atoms))) for run in runs]
-        found = protein_frames(entry.topology, frames, name=entry.name, atoms=atoms, others=others)
-    except LatentError as error:
-        raise LatentError(f"entry {entry.name}: {error}") from error
-    parts = tuple(np.split(found.positions, np.cumsum([len(part) for part in frames])[:-1]))
+    found, lengths = read_runs(entry, runs, stride, others)
+    parts = tuple(np.split(found.positions, np.cumsum(lengths)[:-1]))
     return ProteinRuns(entry.name, found.residues, found.disulphides, parts, spacings[0] * stride)

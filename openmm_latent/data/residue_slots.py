@@ -19,7 +19,7 @@ import numpy as np
 from openmm import app
 
 from openmm_latent.data.backbone import UNKNOWN, residue_type
-from openmm_latent.data.datasets import DataSet, Entry, runs_at
+from openmm_latent.data.datasets import DataSet, Entry, Run, runs_to_learn_from
 from openmm_latent.data.disulphides import bonded_sulphurs
 from openmm_latent.data.trajectories import TrajectorySet
 from openmm_latent.errors import LatentError, require
@@ -69,6 +69,13 @@ class ResidueSlots:
         """Return slots of frames, an empty one on its Cα: (..., n_atoms, 3) [nm] -> (..., n_residues, 15, 3)."""
         filled = np.where(self.atoms < 0, self.atoms[:, CA : CA + 1], self.atoms)
         return np.asarray(positions)[..., filled, :]
+
+    def in_order(self) -> tuple[np.ndarray, list[int]]:
+        """Return the filled slots, counted as 15 residue + slot, and their atoms, both in the topology's order."""
+        flat = self.atoms.reshape(-1)
+        slots = np.flatnonzero(flat >= 0)
+        slots = slots[np.argsort(flat[slots])]
+        return slots, flat[slots].tolist()
 
 
 @dataclass(frozen=True)
@@ -326,15 +333,16 @@ def read_protein_frames(
     """
     require(stride >= 1, f"stride must be a positive whole number, got {stride}")
     chosen = dataset.names if names is None else names
-    return [_entry_frames(dataset[name], temperature, stride, others) for name in chosen]
+    entries = (dataset[name] for name in chosen)
+    return [read_runs(one, runs_to_learn_from(one, temperature), stride, others)[0] for one in entries]
 
 
-def _entry_frames(entry: Entry, temperature: float | None, stride: int, others: str) -> ProteinFrames:
-    runs = runs_at(entry, temperature)
-    require(len(runs) > 0, f"entry {entry.name} has no runs to learn from; {' '.join(entry.notes) or 'leave it out'}")
+def read_runs(entry: Entry, runs: Sequence[Run], stride: int, others: str) -> tuple[ProteinFrames, list[int]]:
+    """Put runs of an entry into slots, one after the other; return how many frames each has, too."""
     try:
         atoms = entry.model_atoms("heavy")
         frames = [np.concatenate(list(entry.stream(run, stride=stride, atoms=atoms))) for run in runs]
-        return protein_frames(entry.topology, frames, name=entry.name, atoms=atoms, others=others)
+        found = protein_frames(entry.topology, frames, name=entry.name, atoms=atoms, others=others)
+        return found, [len(part) for part in frames]
     except LatentError as error:
         raise LatentError(f"entry {entry.name}: {error}") from error

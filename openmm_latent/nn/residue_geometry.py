@@ -15,6 +15,7 @@ them; means of MD with amber14 and OBC2 at 300 K.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -241,6 +242,17 @@ class Residues:
             tuple(name if there else "" for name, there in zip(names[kind], flags, strict=True))
             for kind, flags in zip(self.types, has_atom, strict=True)
         ]
+
+    def checked_slots(self, slots: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Return slots, (n_atoms,), if they are those of all heavy atoms, each once, counted as 15 residue + slot."""
+        given = np.asarray(slots, dtype=np.int64)
+        known = np.flatnonzero(self.has_atom)
+        require(
+            given.ndim == 1 and np.array_equal(np.sort(given), known),
+            f"slots must name each of the {len(known)} heavy atoms of the residues once, counted as {N_SLOTS} residue "
+            f"+ slot, got {given.size} numbers; take them from read_residue_slots",
+        )
+        return given
 
 
 def describe_residues(

@@ -17,7 +17,7 @@ from openmm_latent.errors import require
 from openmm_latent.models.atmos import ATMOS
 from openmm_latent.models.atmos.module import BoundComplex
 from openmm_latent.models.atmos.weights import chemistry_key, load_weights
-from openmm_latent.topology import describe_atoms
+from openmm_latent.topology import describe_atoms, whole_positions
 
 REFERENCES = ("ATMOS, Atomic Trajectory Modeling with State Space Models for Biomolecular Dynamics",)
 
@@ -98,7 +98,7 @@ def export_complex(
 
     tokens = read_tokens(topology) if tokens is None else tokens
     known = dict(training or {})
-    reference, lengths = reference_of(model, tokens, _checked(positions, topology)[tokens.atoms], known)
+    reference, lengths = reference_of(model, tokens, whole_positions(topology, positions)[tokens.atoms], known)
     module = BoundComplex(model, tokens, reference, trunk, lengths, n_steps, is_ode).eval()
     everything = list(topology.atoms())
     return export_bundle(
@@ -135,15 +135,3 @@ def reference_of(
         f"alone, and know no other complex; train with turns=True in the configuration, or on this one",
     )
     return np.array(known[key]["positions"]), np.array(known[key]["lengths"])
-
-
-def _checked(positions: np.ndarray, topology: app.Topology) -> np.ndarray:
-    """Return positions of the whole topology in double precision, (n_particles, 3) [nm]."""
-    positions = np.asarray(positions, dtype=np.float64)
-    n_particles = topology.getNumAtoms()
-    require(
-        positions.shape == (n_particles, 3) and bool(np.isfinite(positions).all()),
-        f"positions must be finite and of shape (n_particles={n_particles}, 3) [nm], got {positions.shape}; give those "
-        f"of the whole topology",
-    )
-    return positions

@@ -10,11 +10,10 @@ import numpy as np
 from openmm import app
 
 from openmm_latent.data.residue_slots import read_residue_slots, require_nothing_hangs_on
-from openmm_latent.errors import require
 from openmm_latent.models.codlad.module import CODLAD, BackmappedProtein
 from openmm_latent.models.codlad.weights import load_weights
 from openmm_latent.nn.residue_geometry import N_SLOTS
-from openmm_latent.topology import describe_atoms
+from openmm_latent.topology import describe_atoms, whole_positions
 
 #: A jump draws what is independent of the frame before; side chains need about so long for it [ps].
 LAG_TIME = 100.0
@@ -102,17 +101,8 @@ def backmapped_protein(
     model: CODLAD, topology: app.Topology, positions: np.ndarray, n_steps: int | None = None
 ) -> tuple[BackmappedProtein, list[int]]:
     """Return the contract's module of a topology's protein, and the topology's indices of its model atoms."""
-    positions = np.asarray(positions, dtype=np.float64)
-    n_particles = topology.getNumAtoms()
-    require(
-        positions.shape == (n_particles, 3) and bool(np.isfinite(positions).all()),
-        f"positions must be finite and of shape (n_particles={n_particles}, 3) [nm], got {positions.shape}; give those "
-        f"of the whole topology",
-    )
-    found = read_residue_slots(topology, positions, others="leave out")
+    found = read_residue_slots(topology, whole_positions(topology, positions), others="leave out")
     require_nothing_hangs_on(found, topology, "CODLAD")
-    flat = found.atoms.reshape(-1)
-    slots = np.flatnonzero(flat >= 0)
-    slots = slots[np.argsort(flat[slots])]  # the topology's order
+    slots, chosen = found.in_order()
     module = BackmappedProtein(model, found.residues, slots, n_steps, found.disulphides)
-    return module.eval(), flat[slots].tolist()
+    return module.eval(), chosen

@@ -31,6 +31,7 @@ from openmm_latent.nn.residue_geometry import CA
 from openmm_latent.training.checkpoints import AveragedTraining, Checkpoint, Progress
 from openmm_latent.training.codlad import train_codlad_autoencoder
 from openmm_latent.training.devices import resolve_device
+from openmm_latent.training.rates import rise_and_fall
 
 #: Frames of a protein that validate.
 _N_VALIDATED = 64
@@ -294,12 +295,10 @@ class _Training(AveragedTraining[Denoiser]):
 
 
 def learning_rate(config: CODLADConfig, step: int) -> float:
-    """Return the learning rate of a step: a rise, then half a cosine down to the final rate."""
-    if step < config.diffusion_warm_up:
-        return config.diffusion_rate * (step + 1) / config.diffusion_warm_up
-    share = (step - config.diffusion_warm_up) / max(1, config.diffusion_steps - config.diffusion_warm_up)
-    falling = 0.5 * (1.0 + math.cos(math.pi * share))
-    return config.diffusion_final_rate + (config.diffusion_rate - config.diffusion_final_rate) * falling
+    """Return the learning rate of a step."""
+    return rise_and_fall(
+        step, config.diffusion_steps, config.diffusion_warm_up, config.diffusion_rate, config.diffusion_final_rate
+    )
 
 
 def _key(shown: Sequence[EncodedFrames], n_taught: int, config: CODLADConfig, seed: int) -> str:

@@ -34,6 +34,7 @@ from openmm_latent.nn.recomputing import recompute
 from openmm_latent.nn.residue_geometry import CA
 from openmm_latent.training.checkpoints import AveragedTraining, Checkpoint, Progress
 from openmm_latent.training.devices import resolve_device
+from openmm_latent.training.rates import rise_and_fall
 
 #: A folding network's features of one protein: (n_residues, n_single) and (n_residues, n_residues, n_pair).
 Features = tuple[Tensor, Tensor]
@@ -313,12 +314,8 @@ class _Training(AveragedTraining[ConfRover]):
 
 
 def learning_rate(config: ConfRoverConfig, step: int) -> float:
-    """Return the learning rate of a step: a rise, then half a cosine down to the final rate."""
-    if step < config.warm_up:
-        return config.learning_rate * (step + 1) / config.warm_up
-    share = (step - config.warm_up) / max(1, config.n_steps - config.warm_up)
-    falling = 0.5 * (1.0 + math.cos(math.pi * share))
-    return config.final_rate + (config.learning_rate - config.final_rate) * falling
+    """Return the learning rate of a step."""
+    return rise_and_fall(step, config.n_steps, config.warm_up, config.learning_rate, config.final_rate)
 
 
 def _is_large(examples: Sequence[ProteinRuns], config: ConfRoverConfig) -> bool:

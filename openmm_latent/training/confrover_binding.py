@@ -15,7 +15,7 @@ from openmm_latent.errors import require
 from openmm_latent.models.confrover import ConfRover, load_weights
 from openmm_latent.models.confrover.features import read_features
 from openmm_latent.models.confrover.module import ConfRoverProtein
-from openmm_latent.topology import describe_atoms
+from openmm_latent.topology import describe_atoms, whole_positions
 
 REFERENCES = ("ConfRover, arXiv 2505.17478",)
 
@@ -64,8 +64,10 @@ def bind_confrover(
     model, training = load_weights(weights)
     if lag_time is not None:
         _require_seen(lag_time, model, training)
-    found = read_residue_slots(topology, _checked(positions, topology), others="leave out")
-    read = None if features is None else read_features(features, found.residues)
+    read = None
+    if features is not None:
+        found = read_residue_slots(topology, whole_positions(topology, positions), others="leave out")
+        read = read_features(features, found.residues)
     return export_confrover(
         model, topology, positions, out, lag_time=lag_time, n_steps=n_steps, features=read, training=training
     )
@@ -117,13 +119,10 @@ def confrover_protein(
     LatentError
         See `bind_confrover`.
     """
-    positions = _checked(positions, topology)
+    positions = whole_positions(topology, positions)
     found = read_residue_slots(topology, positions, others="leave out")
     require_nothing_hangs_on(found, topology, "ConfRover")
-    flat = found.atoms.reshape(-1)
-    slots = np.flatnonzero(flat >= 0)
-    slots = slots[np.argsort(flat[slots])]  # the topology's order
-    chosen = flat[slots].tolist()
+    slots, chosen = found.in_order()
     place = {atom: number for number, atom in enumerate(chosen)}
     pairs = [(place[a.index], place[b.index]) for a, b in topology.bonds() if a.index in place and b.index in place]
     module = ConfRoverProtein(
@@ -150,15 +149,3 @@ def _require_seen(lag_time: float, model: ConfRover, training: dict[str, Any]) -
         f"lag_time must lie between {least:g} and {most:g} ps, which these weights were trained on, got {lag_time:g}; "
         f"choose one of those, or train on other frames",
     )
-
-
-def _checked(positions: np.ndarray, topology: app.Topology) -> np.ndarray:
-    """Return positions of the whole topology in double precision, (n_particles, 3) [nm]."""
-    positions = np.asarray(positions, dtype=np.float64)
-    n_particles = topology.getNumAtoms()
-    require(
-        positions.shape == (n_particles, 3) and bool(np.isfinite(positions).all()),
-        f"positions must be finite and of shape (n_particles={n_particles}, 3) [nm], got {positions.shape}; give those "
-        f"of the whole topology",
-    )
-    return positions

@@ -18,7 +18,7 @@ from openmm_latent.models.dynaprot.backmapped import BackmappedGaussian
 from openmm_latent.models.dynaprot.module import GaussianProtein
 from openmm_latent.models.dynaprot.prediction import predict
 from openmm_latent.models.dynaprot.weights import load_weights
-from openmm_latent.topology import describe_atoms, heavy_atoms, match_atoms
+from openmm_latent.topology import describe_atoms, heavy_atoms, match_atoms, whole_positions
 
 if TYPE_CHECKING:
     from openmm_latent.bundle import Bundle
@@ -79,7 +79,7 @@ def bind_dynaprot(
     Source: DynaProt, section 3. As there, the input structure is the mean: for a strained one, minimise it before.
     """
     network, training = load_weights(weights)
-    covariance = predict(network, topology, _checked(positions, topology)).covariance
+    covariance = predict(network, topology, whole_positions(topology, positions)).covariance
     return export_gaussian(
         topology,
         positions,
@@ -145,7 +145,7 @@ def export_gaussian(
     """
     from openmm_latent.bundle import export_bundle, training_facts
 
-    positions = _checked(positions, topology)
+    positions = whole_positions(topology, positions)
     backbone = read_backbone(topology)
     second = None if backmap is None else _backmapping_bundle(backmap)
     drawn = None if second is None else match_atoms(second.manifest.atoms, topology, f"bundle '{second.name}'")
@@ -256,15 +256,3 @@ def protein_atoms(
         for number in backbone.residue_index
     ]
     return chosen, bonds.reshape(-1, 2), residues
-
-
-def _checked(positions: np.ndarray, topology: app.Topology) -> np.ndarray:
-    """Return positions of the whole topology in double precision, (n_particles, 3) [nm]."""
-    positions = np.asarray(positions, dtype=np.float64)
-    n_particles = topology.getNumAtoms()
-    require(
-        positions.shape == (n_particles, 3) and bool(np.isfinite(positions).all()),
-        f"positions must be finite and of shape (n_particles={n_particles}, 3) [nm], got {positions.shape}; give those "
-        f"of the whole topology",
-    )
-    return positions

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from openmm_latent.diffusion.gaussian_diffusion import AncestralSampler, GaussianDiffusion
-from openmm_latent.errors import require
 from openmm_latent.model import LatentModule
 from openmm_latent.models.codlad.autoencoder import Autoencoder
 from openmm_latent.models.codlad.config import CODLADConfig
@@ -91,7 +90,7 @@ class BackmappedProtein(LatentModule):
         disulphides: np.ndarray | None = None,
     ):
         super().__init__()
-        slots = _checked(residues, slots)
+        slots = residues.checked_slots(slots)
         diffusion = model.diffusion(model.config.n_sampling_steps if n_steps is None else n_steps)
         autoencoder = model.autoencoder
         self.n_residues, self.n_atoms = len(residues), len(slots)
@@ -159,15 +158,3 @@ class BackmappedProtein(LatentModule):
         drawn = self.sampler(noise.view(-1, self.n_draws, self.n_residues, self.n_numbers), context)
         latent = self.latent_mean[protein.types] + self.latent_std[protein.types] * drawn
         return self.codebook.embed(self.codebook.nearest_known(latent, self.known_codes[protein.types]))
-
-
-def _checked(residues: Residues, slots: Sequence[int] | np.ndarray) -> np.ndarray:
-    """Return the slots, (n_atoms,), if they are those of all heavy atoms, each once."""
-    given = np.asarray(slots, dtype=np.int64)
-    known = np.flatnonzero(residues.has_atom)
-    require(
-        given.ndim == 1 and np.array_equal(np.sort(given), known),
-        f"slots must name each of the {len(known)} heavy atoms of the residues once, counted as {N_SLOTS} residue + "
-        f"slot, got {given.size} numbers; take them from read_residue_slots",
-    )
-    return given

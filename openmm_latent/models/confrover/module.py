@@ -97,7 +97,7 @@ class ConfRoverProtein(LatentModule):
     ):
         super().__init__()
         config = model.config
-        slots = _checked(residues, slots)
+        slots = residues.checked_slots(slots)
         require(lag_time > 0, f"lag_time must be a positive time in ps, got {lag_time}")
         require(
             config.is_causal,
@@ -244,15 +244,3 @@ class ConfRoverProtein(LatentModule):
         placed = torch.bmm(drawn, self.superposition.best(products.flatten(1)))
         repaired = self.repair.repair(placed, placed.index_select(1, self.cas), before)
         return (repaired + centre).to(torch.float32)
-
-
-def _checked(residues: Residues, slots: Sequence[int] | np.ndarray) -> np.ndarray:
-    """Return the slots, (n_atoms,), if they are those of all heavy atoms, each once."""
-    given = np.asarray(slots, dtype=np.int64)
-    known = np.flatnonzero(residues.has_atom)
-    require(
-        given.ndim == 1 and np.array_equal(np.sort(given), known),
-        f"slots must name each of the {len(known)} heavy atoms of the residues once, counted as {N_SLOTS} residue + "
-        f"slot, got {given.size} numbers; take them from read_residue_slots",
-    )
-    return given

@@ -58,7 +58,8 @@ class HybridConfig:
     driven_steps: int = 500  # MD steps of a steered or exact jump
     steps_per_perturbation: int = 2
     sigma: float | None = None  # width of the driving restraint; None: the model's default
-    is_tuned: bool = False  # exact mode: choose the three above in a phase before production
+    driving_timestep: float | None = None  # [ps] of a jump's MD steps; None: timestep
+    is_tuned: bool = False  # exact mode: choose the four above in a phase before production
     pressure: float = 1.0  # [bar], of explicit solvent
     timestep: float = 0.002  # [ps]; 0.004 with hydrogen_mass=3
     friction: float = 5.0  # [1/ps]: warms a decoded frame up within the default jump interval
@@ -86,6 +87,10 @@ class HybridConfig:
         require(
             not self.is_tuned or self.mode == "exact",
             f"tuning is for mode 'exact', got mode {self.mode!r}; leave --tune out",
+        )
+        require(
+            self.driving_timestep is None or self.driving_timestep > 0,
+            f"driving_timestep must be positive, got {self.driving_timestep} ps; leave it out to drive at timestep",
         )
         require(self.jump_interval >= 1, f"jump_interval must be at least 1 step, got {self.jump_interval}")
         require(self.steps_per_report >= 1, f"report_interval must be at least 1 step, got {self.report_interval}")
@@ -168,6 +173,7 @@ class HybridRun:
             drivenSteps=config.driven_steps,
             stepsPerPerturbation=config.steps_per_perturbation,
             sigma=config.sigma,
+            drivingStepSize=config.driving_timestep,
         )
         self.simulation = app.Simulation(structure.topology, system, integrator, chosen, properties)
         self.n_done = 0

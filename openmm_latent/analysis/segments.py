@@ -197,6 +197,7 @@ def read_hybrid_run(
     table: Path,
     torsions: TorsionTable | None = None,
     feature_function: Callable[[np.ndarray], np.ndarray] | None = None,
+    is_for_reweighting: bool = True,
 ) -> Run:
     """Read a run of `openmm-latent simulate`.
 
@@ -208,22 +209,24 @@ def read_hybrid_run(
         Made from NAME.pdb by default.
     feature_function : callable, optional
         (n_frames, n_atoms, 3) [nm] -> (n_frames, n_features).
+    is_for_reweighting : bool
+        False takes runs in the exact mode, too, whose frames are Boltzmann as they are.
 
     Raises
     ------
     LatentError
-        A file is missing, the run is in the exact mode, or the files do not belong together.
+        A file is missing, the run is in the exact mode and to be reweighted, or the files do not belong together.
     """
     stem = table.name.removesuffix(".latent.csv")
     facts = _read_facts(table.with_name(f"{stem}.json"), needed=True)
     mode = facts.get("mode")
     require(
-        mode != "exact",
+        mode != "exact" or not is_for_reweighting,
         f"run {table.parent} is in the mode exact: its frames are Boltzmann already and need no reweighting; average "
         f"them as they are",
     )
     require(
-        mode in ("guarded", "exploratory"),
+        mode in ("guarded", "exploratory", "exact"),
         f"run {table.parent} has mode {mode!r}; only guarded and exploratory runs are reweighted",
     )
     trajectory = trajectory_of(table)

@@ -67,7 +67,7 @@ def collect(store: Path, models: Sequence[Path], out: Path, weights: Path | None
     with h5py.File(partial, "w") as handle:
         handle.attrs["what"] = "runs of openmm-latent, a group each; every dataset names its unit"
         for table in tables:
-            run = read_hybrid_run(table)
+            run = read_hybrid_run(table, is_for_reweighting=False)
             digest = str(run.facts.get("bundle_sha256"))
             require(
                 digest in known,

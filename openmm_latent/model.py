@@ -11,6 +11,9 @@ enters only through `noise`, standard normal, made by the integrator.
 | `encode(positions)` | (b, n, 3) -> (b, n_latent), invariant to rotation and translation |
 | `decode(latent, positions, noise)` | (b, n_latent), (b, n, 3), (b, n_decode_noise) -> (b, n, 3) on that frame |
 | `propagate(latent, state, noise)` | (b, n_latent), tensors, (b, n_propagate_noise) -> (b, n_latent), tensors |
+| `sample(noise)` | (b, n_sample_noise) -> (b, n, 3), independent of one another |
+| `interpolate(start, end, remaining, noise)` | (b, n, 3) twice, (b,) steps left, (b, n_noise) -> (b, n, 3), the next |
+| `fill(start, end, noise)` | (b, n, 3) twice, a jump apart, (b, n_noise) -> (b, n_between, n, 3), all between them |
 | `backmap(trace, noise)` | (b, n_residues, 3), (b, n_backmap_noise) -> (b, n, 3); Cα in the order of the model atoms |
 | `slow(latent)` | (b, n_latent) -> (b, n_slow) |
 | `propose(slow, noise)` | (b, n_slow), (b, n_propose_noise) -> (b, n_slow), a draw from q(. given slow) |
@@ -39,6 +42,7 @@ CONTRACT_METHODS = (
     "slow",
     "sample",
     "interpolate",
+    "fill",
     "backmap",
     "propose",
     "log_density",

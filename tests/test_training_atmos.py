@@ -154,7 +154,7 @@ def test_weights_and_a_structure_make_a_bundle(trained, tmp_path):
     path = bind_atmos(trained[1], topology, turned, tmp_path / "alanine.latent.pt", n_steps=3)
     manifest = load_bundle(path).manifest
     assert (manifest.family, manifest.lag_time, manifest.temperature) == ("ATMOS", 4.0, 300.0)
-    assert manifest.capabilities == ["jump", "initial_state", "sample", "interpolate"]
+    assert manifest.capabilities == ["jump", "initial_state", "sample", "interpolate", "fill"]
     assert manifest.config["upsampling"] == 2
     known = EXAMPLES[0].reference - EXAMPLES[0].reference.mean(axis=0)
     np.testing.assert_allclose(manifest.reference_positions, known, atol=1e-4)

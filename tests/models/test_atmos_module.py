@@ -17,7 +17,7 @@ from openmm_latent.data.complex_tokens import read_tokens
 from openmm_latent.model import check_module
 from openmm_latent.models.atmos.alignment import superpose_each
 from openmm_latent.models.atmos.module import BoundComplex
-from openmm_latent.models.atmos.sampling import fill_intervals, sample_trajectory
+from openmm_latent.models.atmos.sampling import _normals, fill_intervals, sample_trajectory
 from openmm_latent.topology import describe_atoms
 
 N_TOKENS = 10
@@ -50,8 +50,9 @@ def jumped(module, positions, noise, n=1):
 def test_it_keeps_the_contract(module):
     check_module(module, frames(2))
     n_noise, n_finer = (3 * 14 * part.sampler.n_draws for part in (module.keyframes, module.finer))
-    assert module.noise_sizes() == {"jump": n_noise, "sample": n_noise, "interpolate": n_finer}
-    assert module.capabilities() == ["jump", "initial_state", "sample", "interpolate"]
+    sizes = {"jump": n_noise, "sample": n_noise, "interpolate": n_finer, "fill": 4 * n_finer}
+    assert module.noise_sizes() == sizes
+    assert module.capabilities() == ["jump", "initial_state", "sample", "interpolate", "fill"]
     assert [tuple(part.shape) for part in module.initial_state(frames(3))] == [(3, 10, 16), (3, 10, 10, 8)]
 
 
@@ -160,10 +161,27 @@ def test_scripted_and_reloaded_is_eager(module, tmp_path):
         between = module.interpolate(before, found, left, way)
         also = reloaded.interpolate(before, found, left, way)
         drawn = module.sample(noise), reloaded.sample(noise)
+        of_all = normals(module, 2, method="fill")
+        filled = module.fill(before, found, of_all), reloaded.fill(before, found, of_all)
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-6)
     torch.testing.assert_close(other[1], state[1], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(also, between, atol=1e-6, rtol=1e-6)
     torch.testing.assert_close(*drawn, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(*filled, atol=1e-6, rtol=1e-6)
+
+
+def test_filling_draws_what_steps_with_memory_draw(module):
+    """All frames between two key frames at once: those of a whole trajectory's interval, given the same noise."""
+    keys = frames(3, size=0.03)
+    stepwise = fill_intervals(module, keys, 5, seed=3)[:, 1:]
+    n_noise = 3 * 14 * module.finer.sampler.n_draws
+    noise = torch.stack([torch.cat([_normals(n_noise, 3, step, i) for step in range(1, 5)]) for i in range(2)])
+    with torch.no_grad():
+        at_once = module.fill(keys[:-1], keys[1:], noise)
+        forgetful = module.interpolate(at_once[:, 0], keys[1:], torch.full([2], 4.0), noise[:, n_noise : 2 * n_noise])
+    assert at_once.shape == (2, 4, 14, 3)
+    torch.testing.assert_close(at_once, stepwise, atol=1e-6, rtol=1e-6)
+    assert float((at_once[:, 1] - forgetful).abs().max()) > 1e-5  # it remembers the frame before the last
 
 
 def test_a_model_without_interpolator_exports_too(tmp_path):

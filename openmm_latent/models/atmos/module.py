@@ -149,8 +149,8 @@ class BoundComplex(LatentModule):
     """A complex whose frames follow one another.
 
     A jump encodes the frame as it is, advances the state by it and draws the next key frame from the state; the state
-    is memory, not the last frame. `interpolate` draws the next of the frames between two key frames. Both know shapes
-    alone: what is drawn is placed on the frame that was given, and turns and moves with it.
+    is memory, not the last frame. `interpolate` draws the next of the frames between two key frames, `fill` all. They
+    know shapes alone: what is drawn is placed on the frame that was given, and turns and moves with it.
 
     Parameters
     ----------
@@ -225,11 +225,13 @@ class BoundComplex(LatentModule):
         """Numbers of standard normals, three for each atom and draw."""
         sizes = {"jump": self.n_propagate_noise, "sample": self.n_propagate_noise}
         finer = 3 * self.n_atoms * self.finer.sampler.n_draws
-        return {**sizes, "interpolate": finer} if self.uses_interpolator else sizes
+        between = {"interpolate": finer, "fill": (self.upsampling - 1) * finer}
+        return {**sizes, **between} if self.uses_interpolator else sizes
 
     def capabilities(self) -> list[str]:
-        """Contract methods, `interpolate` only with an interpolator."""
-        return [name for name in super().capabilities() if name != "interpolate" or self.uses_interpolator]
+        """Contract methods, `interpolate` and `fill` only with an interpolator."""
+        absent = () if self.uses_interpolator else ("interpolate", "fill")
+        return [name for name in super().capabilities() if name not in absent]
 
     def initial_state(self, positions: Tensor) -> List[Tensor]:  # noqa: UP006
         """Return (b, n_tokens, n_single) and (b, n_tokens, n_tokens, n_pair): chemistry, before any frame."""
@@ -273,6 +275,33 @@ class BoundComplex(LatentModule):
             (b, n_atoms, 3) [nm], placed on `start`
         """
         return self.towards(start, end, remaining, self.finer.initial_state(start.shape[0]), noise)[0]
+
+    def fill(self, start: Tensor, end: Tensor, noise: Tensor) -> Tensor:
+        """Draw all frames between two key frames, each with the memory of those before it.
+
+        Parameters
+        ----------
+        start, end : Tensor
+            (b, n_atoms, 3) [nm], a key frame's step apart
+        noise : Tensor
+            (b, n_noise)
+
+        Returns
+        -------
+        Tensor
+            (b, upsampling - 1, n_atoms, 3) [nm], placed on `start`
+
+        Source: ATMOS, algorithm 5.
+        """
+        n_batch, n_between = start.shape[0], self.upsampling - 1
+        of_step = noise.view(n_batch, n_between, -1)
+        state, frame = self.finer.initial_state(n_batch), start
+        drawn: List[Tensor] = []  # noqa: UP006
+        for step in range(n_between):
+            left = torch.full([n_batch], float(self.upsampling - step), device=start.device)
+            frame, state = self.towards(frame, end, left, state, of_step[:, step])
+            drawn.append(frame)
+        return torch.stack(drawn, dim=1)
 
     def towards(
         self,

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 import toys
 from backmapped import load_l_peptides
+from openmm_latent import conformations
 from openmm_latent.bundle import export_bundle, load_bundle
 from openmm_latent.cli import app as command
 from openmm_latent.conformations import (
@@ -22,6 +23,7 @@ from openmm_latent.conformations import (
     model_topology,
     read_model_atoms,
     sample_conformations,
+    sample_trajectory,
 )
 from openmm_latent.errors import LatentError
 from openmm_latent.geometry import rmsd
@@ -34,7 +36,7 @@ SPREAD = 0.002
 
 
 class Wanderer(LatentModule):
-    """Draws its reference, jiggled; goes straight from start to end, in equal steps."""
+    """Draws its reference, jiggled; jumps further each time; goes straight from start to end, in equal steps."""
 
     def __init__(self, reference, factor=1.0):
         super().__init__()
@@ -44,14 +46,20 @@ class Wanderer(LatentModule):
         self.register_buffer("reference", torch.tensor(reference, dtype=torch.float32))
 
     def noise_sizes(self):
-        return dict.fromkeys(("jump", "sample", "interpolate"), 3 * self.n_atoms)
+        return dict.fromkeys(("jump", "sample", "interpolate", "fill"), 3 * self.n_atoms)
 
     def initial_state(self, positions: Tensor) -> List[Tensor]:  # noqa: UP006
-        state: List[Tensor] = []  # noqa: UP006
-        return state
+        return [torch.zeros(positions.shape[0], 1)]
 
     def jump(self, positions: Tensor, state: List[Tensor], noise: Tensor) -> Tuple[Tensor, List[Tensor]]:  # noqa: UP006
-        return positions * 1.0, state
+        count = state[0] + 1.0  # the memory: how many jumps there were
+        moved = positions + 0.01 * count.unsqueeze(-1) + 0.002 * noise.view(-1, self.n_atoms, 3)
+        return self.factor * moved, [count]
+
+    def fill(self, start: Tensor, end: Tensor, noise: Tensor) -> Tensor:
+        shares = torch.tensor([0.25, 0.5, 0.75]).view(1, 3, 1, 1)
+        straight = start.unsqueeze(1) + shares * (end - start).unsqueeze(1)
+        return straight + 1e-4 * noise.view(-1, 1, self.n_atoms, 3)
 
     def sample(self, noise: Tensor) -> Tensor:
         return self.factor * (self.reference + 0.002 * noise.view(-1, self.n_atoms, 3))
@@ -60,7 +68,7 @@ class Wanderer(LatentModule):
         return self.factor * (start + (end - start) / remaining.view(-1, 1, 1))
 
 
-def written(path, factor=1.0):
+def written(path, factor=1.0, fine_time=5.0):
     return export_bundle(
         Wanderer(POSITIONS[CHOSEN], factor),
         path,
@@ -68,7 +76,7 @@ def written(path, factor=1.0):
         atoms=describe_atoms(TOPOLOGY, CHOSEN),
         masses=[list(TOPOLOGY.atoms())[atom].element.mass._value for atom in CHOSEN],
         lag_time=20.0,
-        config={},
+        config={} if fine_time is None else {"fine_time": fine_time},
         training={},
         reference_positions=POSITIONS[CHOSEN],
     )
@@ -168,6 +176,62 @@ def test_what_cannot_be_is_told(bundle, path, tmp_path):
         next(sample_conformations(broken, 1))
 
 
+# ---- in time order ---------------------------------------------------------------------------------------------------
+
+
+def test_a_trajectory_is_jump_after_jump_with_the_models_memory(bundle):
+    start = POSITIONS[CHOSEN] + 1.0
+    frames = np.array(list(sample_trajectory(bundle, 5, start, seed=3)))
+    np.testing.assert_allclose(frames[0], start, atol=1e-6)
+    steps = np.diff(frames, axis=0).mean(axis=(1, 2))
+    np.testing.assert_allclose(steps, [0.01, 0.02, 0.03, 0.04], atol=1e-3)  # six standard errors
+    assert np.array_equal(frames[:3], list(sample_trajectory(bundle, 3, start, seed=3)))
+    assert not np.array_equal(frames[1], list(sample_trajectory(bundle, 2, start, seed=4))[1])
+    alone = next(iter(sample_trajectory(bundle, 2)))
+    np.testing.assert_allclose(alone, POSITIONS[CHOSEN], atol=1e-5)
+
+
+def test_between_jumps_the_model_fills(bundle):
+    keys = np.array(list(sample_trajectory(bundle, 4, seed=3)))
+    frames = np.array(list(sample_trajectory(bundle, 12, seed=3, is_filled=True)))
+    assert np.array_equal(frames[::4], keys[:3])  # the last interval is cut: the fourth key frame is not asked for
+    middle = (keys[:-1] + keys[1:]) / 2
+    assert np.abs(frames[2::4] - middle).max() < 1e-3
+    noise = frames[1] - keys[0] - 0.25 * (keys[1] - keys[0]), frames[5] - keys[1] - 0.25 * (keys[2] - keys[1])
+    assert np.corrcoef(noise[0].ravel(), noise[1].ravel())[0, 1] < 0.5  # each interval has noise of its own
+    assert len(list(sample_trajectory(bundle, 13, is_filled=True))) == 13
+
+
+def test_intervals_are_filled_in_batches_and_only_one_is_held(bundle, monkeypatch):
+    """Memory does not grow with the number of frames: what has been drawn before a frame is never a batch ahead."""
+    expected = list(sample_trajectory(bundle, 60, seed=3, is_filled=True))
+    monkeypatch.setattr("openmm_latent.conformations._BATCH_ATOMS", 3 * len(CHOSEN))
+    drawn, asked = [], []
+    keys = conformations._key_frames
+    monkeypatch.setattr(conformations, "_key_frames", lambda *a: (asked.append(1) or key for key in keys(*a)))
+    for number, frame in enumerate(sample_trajectory(bundle, 60, seed=3, is_filled=True)):
+        drawn.append(frame)
+        assert len(asked) <= number / 4 + 1 + 3
+    np.testing.assert_allclose(drawn, expected, atol=1e-6)
+
+
+def test_what_cannot_be_in_time_order_is_told(bundle, tmp_path):
+    path = toys.export_toy(toys.Identity(len(CHOSEN)), tmp_path / "o.latent.pt", TOPOLOGY, POSITIONS, CHOSEN)
+    other = load_bundle(path)
+    assert len(list(sample_trajectory(other, 3))) == 3  # any family jumps
+    with pytest.raises(
+        LatentError, match=r"bundle 'o.latent.pt' of family .* cannot fill the frames between two jumps"
+    ):
+        next(sample_trajectory(other, 3, is_filled=True))
+    with pytest.raises(LatentError, match="n_frames must be at least 2, the start among them, got 1"):
+        next(sample_trajectory(bundle, 1))
+    with pytest.raises(LatentError, match=r"start must be finite and of shape \(n_atoms="):
+        next(sample_trajectory(bundle, 2, POSITIONS))
+    broken = load_bundle(written(tmp_path / "broken.latent.pt", 1e39))
+    with pytest.raises(LatentError, match=r"'broken.latent.pt' drew frame 1 with numbers that are not finite"):
+        list(sample_trajectory(broken, 3))
+
+
 # ---- commands --------------------------------------------------------------------------------------------------------
 
 
@@ -194,6 +258,33 @@ def test_samples_are_written_as_a_trajectory_beside_its_structure(path, tmp_path
     assert "4 conformations of" in result.output
 
 
+@pytest.mark.parametrize(("options", "spacing"), [((), 5.0), (("--no-fill",), 20.0)])
+def test_a_trajectory_is_written_with_its_times(path, tmp_path, options, spacing):
+    start, out = write_pdb(tmp_path / "start.pdb", TOPOLOGY, POSITIONS), tmp_path / "traj.xtc"
+    args = ("--trajectory", "-n", 6, "--start", start, "--out", out, "--seed", 3, *options)
+    result = run("sample", "--model", path, *args)
+    assert result.exit_code == 0, result.output
+    read = mdtraj.load(str(out), top=str(tmp_path / "traj.pdb"))
+    np.testing.assert_allclose(read.time, spacing * np.arange(6), rtol=1e-6)
+    expected = sample_trajectory(load_bundle(path), 6, POSITIONS[CHOSEN], 3, is_filled=not options)
+    np.testing.assert_allclose(read.xyz, list(expected), atol=2e-3)
+    assert f"6 frames of {len(CHOSEN)} atoms in time order, {spacing:g} ps apart" in result.output
+
+
+def test_a_way_tells_the_time_between_its_frames(path, tmp_path):
+    start = write_pdb(tmp_path / "start.pdb", TOPOLOGY, POSITIONS)
+    out = tmp_path / "way.xtc"
+    args = ("interpolate", "--model", path, "--start", start, "--end", start, "--out", out)
+    result = run(*args)
+    assert f"5 frames of {len(CHOSEN)} atoms, 5 ps apart\n" in result.output  # those of one lag time
+    np.testing.assert_allclose(mdtraj.load(str(out), top=str(tmp_path / "way.pdb")).time, 5.0 * np.arange(5))
+    result = run(*args, "--frames", 7)
+    assert "5 ps apart; the model was trained on ways of one lag time, 5 frames, and guesses" in result.output
+    coarse = written(tmp_path / "coarse.latent.pt", fine_time=None)
+    result = run("interpolate", "--model", coarse, *args[3:])
+    assert f"9 frames of {len(CHOSEN)} atoms, 20 ps apart\n" in result.output
+
+
 def test_a_way_is_relaxed_and_has_hydrogens(path, tmp_path):
     start = write_pdb(tmp_path / "start.pdb", TOPOLOGY, POSITIONS)
     end = write_pdb(tmp_path / "end.pdb", TOPOLOGY, POSITIONS[:, [1, 2, 0]] + 1.0)
@@ -214,6 +305,10 @@ def test_mistakes_of_the_commands_are_one_sentence(path, tmp_path):
     out = tmp_path / "a.xtc"
     assert "must end in .xtc or .pdb, got 'a.dcd'" in mistake("sample", "--model", path, "--out", tmp_path / "a.dcd")
     assert "n (--n) must be at least 1, got 0" in mistake("sample", "--model", path, "--out", out, "--n", 0)
+    sample = ("sample", "--model", path, "--out", out)
+    assert "n (--n) must be at least 2, got 1" in mistake(*sample, "--trajectory", "-n", 1)
+    told = mistake(*sample, "--start", start, "--no-fill")
+    assert "--start and --fill is for frames in time order; give --trajectory, too" in told
     ways = ("interpolate", "--model", path, "--out", out, "--start", start)
     assert "end (--end) file" in mistake(*ways, "--end", tmp_path / "no.pdb")
     assert "frames (--frames) must be at least 3" in mistake(*ways, "--end", start, "--frames", 2)

@@ -26,14 +26,19 @@ def interpolate(
     start: Annotated[Path, typer.Option(help="Structure to start from, with the model's heavy atoms.")],
     end: Annotated[Path, typer.Option(help="Structure to arrive at.")],
     out: OutOption,
-    frames: Annotated[int, typer.Option(help="All together, start and end among them.")] = 9,
+    frames: Annotated[
+        int | None,
+        typer.Option(
+            help="All together, start and end among them.", show_default="9, or those of a lag time if it has several"
+        ),
+    ] = None,
     relax: RelaxOption = False,
     stiffness: StiffnessOption = 10_000.0,
     solvent: RelaxSolventOption = "obc2",
     seed: SeedOption = 1,
     platform: PlatformOption = None,
 ) -> None:
-    """Draw the frames between two structures, one lag time apart each.
+    """Draw the frames between two structures, one lag time apart each, or a part of it where the model knows parts.
 
     A likely way, as far as the model has learned it, for which it must have been trained to interpolate; another seed
     gives another. The first and the last frame are those given.
@@ -44,18 +49,34 @@ def interpolate(
 
     - `openmm-latent interpolate --model protein.latent.pt --start a.pdb --end b.pdb --out way.pdb --relax`
     """
-    from openmm_latent.conformations import interpolate_conformations, load_able, model_topology, read_model_atoms
+    from openmm_latent.conformations import (
+        fine_time,
+        interpolate_conformations,
+        load_able,
+        model_topology,
+        read_model_atoms,
+    )
 
     require_out(out)
-    require(frames >= 3, f"frames (--frames) must be at least 3, start and end among them, got {frames}")
+    require(
+        frames is None or frames >= 3,
+        f"frames (--frames) must be at least 3, start and end among them, got {frames}",
+    )
     bundle = load_able(model, "interpolate")
     manifest = bundle.manifest
-    ends = [
+    spacing = fine_time(manifest)
+    in_lag_time = round(manifest.lag_time / spacing) + 1
+    if frames is None:
+        frames = in_lag_time if in_lag_time > 2 else 9
+    first, last = (
         read_model_atoms(path, manifest, bundle.name, argument)
         for path, argument in ((start, "start (--start)"), (end, "end (--end)"))
-    ]
-    way = interpolate_conformations(bundle, *ends, frames, seed)
-    done = write_frames(
-        way, frames, model_topology(manifest), out, manifest.lag_time, relax=(relax, stiffness, solvent, platform)
     )
-    tell(f"{frames} frames of {len(manifest.atoms)} atoms, {manifest.lag_time:g} ps apart", done, out)
+    way = interpolate_conformations(bundle, first, last, frames, seed)
+    done = write_frames(
+        way, frames, model_topology(manifest), out, spacing, relax=(relax, stiffness, solvent, platform)
+    )
+    what = f"{frames} frames of {len(manifest.atoms)} atoms, {spacing:g} ps apart"
+    if 2 < in_lag_time < frames:
+        what += f"; the model was trained on ways of one lag time, {in_lag_time} frames, and guesses at longer ones"
+    tell(what, done, out)

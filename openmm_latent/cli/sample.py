@@ -1,4 +1,4 @@
-"""`openmm-latent sample`: independent conformations from a bundle."""
+"""`openmm-latent sample`: independent conformations from a bundle, or a trajectory in time order."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from openmm import app
 
+    from openmm_latent.bundle import Bundle
     from openmm_latent.data.restrained import Relaxation
 
 ModelOption = Annotated[Path, typer.Option(help="The bundle, e.g. protein.latent.pt.")]
@@ -35,34 +36,74 @@ _FORMATS = (".xtc", ".pdb")
 def sample(
     model: ModelOption,
     out: OutOption,
-    n: Annotated[int, typer.Option("-n", "--n", help="Conformations.")] = 250,
+    n: Annotated[int, typer.Option("-n", "--n", help="Frames; of a trajectory with the start among them.")] = 250,
+    trajectory: Annotated[
+        bool, typer.Option("--trajectory", help="Frames in time order, jump after jump, instead of independent ones.")
+    ] = False,
+    start: Annotated[
+        Path | None,
+        typer.Option(
+            help="Structure from which --trajectory starts, with the model's atoms.",
+            show_default="the structure in the bundle",
+        ),
+    ] = None,
+    fill: Annotated[
+        bool | None,
+        typer.Option(
+            help="--trajectory: draw the frames between two jumps, too (atmos).", show_default="if the model can"
+        ),
+    ] = None,
     relax: RelaxOption = False,
     stiffness: StiffnessOption = 10_000.0,
     solvent: RelaxSolventOption = "obc2",
     seed: SeedOption = 1,
     platform: PlatformOption = None,
 ) -> None:
-    """Draw independent conformations: of equilibrium, as far as the model has learned it, and not in time order.
+    """Draw independent conformations, or with --trajectory frames in time order, without any MD.
 
-    Heavy atoms are written as the model has them, put onto the structure that it was bound to. The frames are not
-    Boltzmann: for averages, start MD from them and reweight it.
+    Model atoms are written as the model has them: independent frames put onto the structure that it was bound to, those
+    of a trajectory each onto the one before, a lag time apart, or less where the frames between two jumps are drawn. No
+    frame is Boltzmann: for averages, start MD from them and reweight it.
 
     **Examples**
 
     - `openmm-latent sample --model protein.latent.pt --n 250 --out frames.xtc`
 
     - `openmm-latent sample --model protein.latent.pt --n 50 --out frames.pdb --relax`
+
+    - `openmm-latent sample --model complex.latent.pt --trajectory -n 400 --start complex.pdb --out traj.xtc`
     """
     from openmm_latent.conformations import load_able, model_topology, sample_conformations
 
     require_out(out)
-    require(n >= 1, f"n (--n) must be at least 1, got {n}; 250 are usual")
-    bundle = load_able(model, "sample")
-    frames = sample_conformations(bundle, n, seed)
-    done = write_frames(
-        frames, n, model_topology(bundle.manifest), out, 1.0, relax=(relax, stiffness, solvent, platform)
-    )
-    tell(f"{n} conformations of {len(bundle.manifest.atoms)} atoms", done, out)
+    least = 2 if trajectory else 1
+    require(n >= least, f"n (--n) must be at least {least}, got {n}; 250 are usual")
+    given = [name for name, value in (("--start", start), ("--fill", fill)) if value is not None]
+    require(trajectory or not given, f"{' and '.join(given)} is for frames in time order; give --trajectory, too")
+    if trajectory:
+        bundle, frames, spacing = _trajectory(model, n, start, fill, seed)
+        what = f"{n} frames of {len(bundle.manifest.atoms)} atoms in time order, {spacing:g} ps apart"
+    else:
+        bundle, spacing = load_able(model, "sample"), 1.0
+        frames = sample_conformations(bundle, n, seed)
+        what = f"{n} conformations of {len(bundle.manifest.atoms)} atoms"
+    topology = model_topology(bundle.manifest)
+    done = write_frames(frames, n, topology, out, spacing, relax=(relax, stiffness, solvent, platform))
+    tell(what, done, out)
+
+
+def _trajectory(
+    model: Path, n: int, start: Path | None, fill: bool | None, seed: int
+) -> tuple[Bundle, Iterable[np.ndarray], float]:
+    """Return the bundle, its frames in time order, and the time between them [ps]."""
+    from openmm_latent.conformations import fine_time, load_able, read_model_atoms, sample_trajectory
+
+    bundle = load_able(model, "fill" if fill else "jump")
+    manifest = bundle.manifest
+    begun = None if start is None else read_model_atoms(start, manifest, bundle.name, "start (--start)")
+    is_filled = fill is not False and "fill" in manifest.capabilities
+    frames = sample_trajectory(bundle, n, begun, seed, is_filled)
+    return bundle, frames, fine_time(manifest) if is_filled else manifest.lag_time
 
 
 def require_out(out: Path) -> None:

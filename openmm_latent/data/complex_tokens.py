@@ -35,6 +35,8 @@ N_TOKEN_TYPES = ATOM + 1
 NO_SLOT = N_SLOTS
 #: Bond orders: 0 is unknown, 1 to 3, and `AROMATIC`.
 N_ORDERS = AROMATIC + 1
+#: Mass of hydrogen, and the most that repartitioning leaves it with [amu].
+_HYDROGEN, _HEAVIEST_HYDROGEN = 1.008, 4.5
 _ORDERS = {"Single": 1, "Amide": 1, "Double": 2, "Triple": 3, "Aromatic": AROMATIC}
 
 
@@ -219,14 +221,26 @@ def read_tokens(
 def name_elements(topology: app.Topology, system: openmm.System) -> None:
     """Write elements into a topology, in place, where it has none but the System has a mass: some prmtop files.
 
+    Mass that was moved to hydrogens is given back first, for which the topology must have its bonds.
+
     Raises
     ------
     LatentError
         The System is of another topology.
     """
     _require_fit(system, topology.getNumAtoms())
+    masses = [system.getParticleMass(atom.index)._value for atom in topology.atoms()]
+    near: dict[int, list[int]] = {}
+    for first, second in topology.bonds():
+        near.setdefault(first.index, []).append(second.index)
+        near.setdefault(second.index, []).append(first.index)
     for atom in topology.atoms():
-        mass = system.getParticleMass(atom.index)._value
+        is_light = 0 < masses[atom.index] < _HEAVIEST_HYDROGEN and len(near.get(atom.index, ())) == 1
+        if is_light if atom.element is None else atom.element == app.element.hydrogen:
+            for parent in near.get(atom.index, ())[:1]:
+                masses[parent] += masses[atom.index] - _HYDROGEN
+            masses[atom.index] = _HYDROGEN
+    for atom, mass in zip(topology.atoms(), masses, strict=True):
         if atom.element is None and mass > 0:
             atom.element = app.Element.getByMass(mass)
 

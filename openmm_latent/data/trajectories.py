@@ -256,6 +256,8 @@ def load_topology(top: str | Path | app.Topology) -> tuple[app.Topology, np.ndar
             import mdtraj
 
             topology, positions = mdtraj.load_topology(str(path)).to_openmm(), None
+            if suffix in {".prmtop", ".parm7"}:
+                _name_missing_elements(topology, path)
     except Exception as error:  # the readers raise whatever the broken line makes them raise
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise LatentError(
@@ -265,6 +267,15 @@ def load_topology(top: str | Path | app.Topology) -> tuple[app.Topology, np.ndar
         topology.getNumAtoms() > 0, f"topology file {path} has no atoms; give the PDB file of the system to top (--top)"
     )
     return topology, positions
+
+
+def _name_missing_elements(topology: app.Topology, path: Path) -> None:
+    """Read elements from masses where an Amber file has no atomic numbers, as of ligands; virtual sites keep none."""
+    if all(atom.element is not None or atom.residue.name in SOLVENT for atom in topology.atoms()):
+        return
+    from openmm_latent.data.complex_tokens import name_elements
+
+    name_elements(topology, app.AmberPrmtopFile(str(path)).createSystem())
 
 
 def select_atoms(topology: app.Topology, atoms: str | Sequence[int]) -> list[int]:

@@ -147,6 +147,20 @@ def test_atoms_without_element_get_it_from_their_mass_or_are_refused():
         name_elements(toys.load_adp()[0], system)
 
 
+def test_mass_that_was_moved_to_hydrogens_does_not_make_other_elements():
+    topology, _ = load_complex()
+    system = complex_system(topology)
+    for first, second in topology.bonds():
+        light, heavy = sorted((first, second), key=lambda atom: atom.element.mass._value)
+        if light.element.symbol == "H":
+            for atom, more in ((light, 2.9), (heavy, -2.9)):
+                system.setParticleMass(atom.index, system.getParticleMass(atom.index)._value + more)
+    for atom in topology.atoms():
+        atom.element = None  # of hydrogens, too
+    name_elements(topology, system)
+    assert [atom.element for atom in topology.atoms()] == [atom.element for atom in load_complex()[0].atoms()]
+
+
 def test_bad_ligand_files_are_refused_in_a_sentence(tmp_path):
     path = tmp_path / "x.sdf"
     with pytest.raises(LatentError, match=r"ligand file .*x\.sdf does not exist"):

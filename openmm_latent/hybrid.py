@@ -8,6 +8,7 @@ For a structure NAME.pdb the folder gets
 | `NAME.xtc` or `NAME.dcd` | frames; at the default spacing, the end of each relaxation |
 | `NAME.csv` | OpenMM's StateDataReporter |
 | `NAME.latent.csv` | what became of each jump, and the slow coordinates |
+| `NAME.filled.xtc`, with `.csv` and `.pdb` | on request, what the model draws within jumps: not physical |
 | `NAME.json` | provenance, with the mode: what a frame is worth |
 | `NAME.tuning.json` | exact mode: every setting tried before production, and the one chosen |
 | `NAME.resume` | save point |
@@ -32,7 +33,7 @@ from openmm_latent.data.platforms import choose_platform
 from openmm_latent.data.prepare import prepare
 from openmm_latent.data.resume import load_point, save_point, write_whole
 from openmm_latent.errors import LatentError, require
-from openmm_latent.reporters import LatentReporter
+from openmm_latent.reporters import FilledTrajectoryReporter, LatentReporter
 from openmm_latent.simulation import REALISATIONS, LatentModel
 from openmm_latent.tuning import tune_driving
 from openmm_latent.version import __version__
@@ -66,6 +67,7 @@ class HybridConfig:
     hydrogen_mass: float | None = None  # [amu]
     report_interval: int | None = None  # steps between frames and report lines; None: jump_interval
     trajectory_format: str = "xtc"  # "xtc" or "dcd"
+    is_filled: bool = False  # write what the model draws within jumps, too
     seed: int = 1
     save_every: float = 30.0  # [s] of wall time between save points
 
@@ -202,7 +204,8 @@ class HybridRun:
     @property
     def outputs(self) -> list[Path]:
         """Files that grow with the run."""
-        return [self.trajectory, self.path("csv"), self.path("latent.csv")]
+        filled = [self.path("filled.xtc"), self.path("filled.csv")] if self.config.is_filled else []
+        return [self.trajectory, self.path("csv"), self.path("latent.csv"), *filled]
 
     def run(
         self, progress: Callable[[int, int], None] | None = None, is_stopped: Callable[[], bool] = lambda: False
@@ -285,7 +288,7 @@ class HybridRun:
 
     def _describe(self, bundle: Path, top: Path, model: LatentModel, platform: str) -> dict[str, Any]:
         settings = asdict(self.config)
-        for key in ("save_every", "duration", "report_interval"):
+        for key in ("save_every", "duration", "report_interval", "is_filled"):
             del settings[key]
         return settings | {
             "realisation": "steer" if self.config.is_driven else "decode",
@@ -334,6 +337,9 @@ class HybridRun:
             ),
             LatentReporter(str(latent), steps, model, append=latent.exists()),
         ]
+        if self.config.is_filled:
+            filled = self.path("filled.xtc")
+            self.simulation.reporters.append(FilledTrajectoryReporter(filled, model, append=filled.exists()))
 
 
 class FrameReporter:

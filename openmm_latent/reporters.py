@@ -1,14 +1,18 @@
-"""A reporter that writes what became of each jump."""
+"""Reporters: what became of each jump, and the frames that a model draws between the two ends of one."""
 
 from __future__ import annotations
 
 import csv
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+import numpy as np
 from openmm import State, unit
-from openmm.app import Simulation
+from openmm.app import PDBFile, Simulation
 
+from openmm_latent.conformations import fill_intervals, fine_time, model_topology
+from openmm_latent.data.imaging import ModelAtoms
 from openmm_latent.errors import require
 from openmm_latent.simulation import MODES, LatentIntegrator, LatentModel
 
@@ -95,7 +99,7 @@ class LatentReporter:
 
     def describeNextReport(self, simulation: Simulation) -> dict[str, Any]:
         """Ask for positions every `reportInterval` steps."""
-        n_jumps = self._integrator(simulation).getNumJumps()
+        n_jumps = _integrator_of(simulation, self).getNumJumps()
         if self._last_jump is None or n_jumps < self._last_jump:  # the latter after an older checkpoint was loaded
             self._last_jump = n_jumps
         if self._model is not None and not self._atoms:
@@ -106,7 +110,7 @@ class LatentReporter:
 
     def report(self, simulation: Simulation, state: State) -> None:
         """Write a row for each jump since the last report."""
-        integrator = self._integrator(simulation)
+        integrator = _integrator_of(simulation, self)
         records = list(integrator.getJumpRecords(self._last_jump or 0))
         if not records:
             return
@@ -153,18 +157,174 @@ class LatentReporter:
             self._writer.writerow(row)
         self._file.flush()
 
-    def _integrator(self, simulation: Simulation) -> LatentIntegrator:
-        integrator = simulation.integrator
-        require(
-            isinstance(integrator, LatentIntegrator),
-            f"LatentReporter needs a Simulation whose integrator is a LatentIntegrator, got "
-            f"{type(integrator).__name__}; make it with LatentModel.createIntegrator",
-        )
-        return integrator
-
     def __del__(self) -> None:
         if getattr(self, "_owns_file", False):
             self._file.close()
+
+
+@dataclass(frozen=True)
+class _Left:
+    """A frame that a jump is about to leave: where, when, and after how many jumps."""
+
+    positions: np.ndarray  # (n_atoms, 3) [nm], the model atoms
+    time: float  # [ps]
+    step: int
+    n_jumps: int
+    n_accepted: int
+
+
+class FilledTrajectoryReporter:
+    """Write, for each accepted jump, the frames that the model draws between the frame it left and the one it made.
+
+    They are not physical, so they never go into a Simulation's own trajectory but into a file of their own, whose table
+    tells the model's frames from the Simulation's. A refused jump leaves nothing.
+
+    Parameters
+    ----------
+    file : path-like
+        Of the frames, ending in .xtc; a table ending in .csv and a structure ending in .pdb go beside it.
+    model : LatentModel
+        The only one of the Simulation; its bundle must have `fill`.
+    append : bool
+        Go on with existing files, after a restart.
+
+    Raises
+    ------
+    LatentError
+        The file's ending is another, the bundle cannot fill, or, as the Simulation begins, its integrator is of another
+        kind or model.
+
+    Notes
+    -----
+    Files hold the model atoms, in the manifest's order. Of each accepted jump: the frame that it left, those drawn
+    (`fine_time` apart, placed on the first), and the frame that it made, one MD step later. The column `made_by` says
+    "simulation", "model" and "simulation" of them. `time_ps` is that of MD and a lag time for each accepted jump. What
+    is drawn depends on both frames, the integrator's seed and the jump's number, so a restart draws the same.
+    """
+
+    def __init__(self, file: str | Path, model: LatentModel, append: bool = False) -> None:
+        self._path, self._model = Path(file), model
+        require(self._path.suffix == ".xtc", f"file must end in .xtc, got '{self._path.name}'; .csv and .pdb go beside")
+        require(
+            "fill" in model.manifest.capabilities,
+            f"bundle '{model.name}' of family {model.manifest.family} cannot fill the frames between two jumps; use "
+            f"one that can, such as ATMOS with an interpolator, bound by this version",
+        )
+        self._table, has_rows = self._path.with_suffix(".csv"), False
+        if append and self._table.exists():
+            _require_columns(self._table, _FILLED_COLUMNS)
+            has_rows = True
+        self._n_frames = _count_rows(self._table) if has_rows else 0
+        if not has_rows:
+            self._path.unlink(missing_ok=True)
+            with open(self._table, "w", newline="") as file_:
+                csv.writer(file_).writerow(_FILLED_COLUMNS)
+        reference = np.array(model.manifest.reference_positions) * unit.nanometer
+        with open(self._path.with_suffix(".pdb"), "w") as file_:
+            PDBFile.writeFile(model_topology(model.manifest), reference, file_, keepIds=True)
+        self._atoms: ModelAtoms | None = None  # the model's, once the topology is known
+        self._left: _Left | None = None
+
+    def describeNextReport(self, simulation: Simulation) -> dict[str, Any]:
+        """Ask for a look before the next jump and, where that is due, one step after it."""
+        if self._atoms is None:
+            self._bind(simulation)
+        self._look(simulation)
+        return {"steps": max(1, simulation.integrator.getStepsUntilJump()), "periodic": False, "include": []}
+
+    def report(self, simulation: Simulation, state: State) -> None:
+        """Write what a jump just made leaves, and keep the frame that one about to be made will leave."""
+        self._look(simulation)
+
+    def _bind(self, simulation: Simulation) -> None:
+        """Find the model's atoms in a Simulation."""
+        integrator = _integrator_of(simulation, self)
+        names = [integrator._getBundleName(i) for i in range(integrator.getNumBundles())]
+        require(
+            names == [self._model.name],
+            f"FilledTrajectoryReporter needs a Simulation whose only model is '{self._model.name}', got "
+            f"{', '.join(names)}; give the model from which its integrator was made",
+        )
+        self._atoms = ModelAtoms(simulation.topology, self._model.modelAtoms(simulation.topology), None)
+
+    def _look(self, simulation: Simulation) -> None:
+        """Fill if a jump was made since the frame kept; keep the present one if a jump is due."""
+        integrator, left = simulation.integrator, self._left
+        is_due = integrator.getStepsUntilJump() == 0
+        n_made = 0 if left is None else integrator.getNumJumps() - left.n_jumps
+        if n_made == 0 and not is_due:
+            return
+        frame = self._frame(simulation)
+        # more jumps or steps: made by hand, or another checkpoint was loaded; then this frame is not the jump's end
+        if left is not None and n_made == 1 and frame.step - left.step in (0, 1):
+            (record,) = integrator.getJumpRecords(left.n_jumps)
+            if record.accepted:
+                self._write(left, frame, record.number, integrator.getRandomNumberSeed())
+        self._left = frame if is_due else None
+
+    def _frame(self, simulation: Simulation) -> _Left:
+        """Return where the Simulation is; molecules are whole and in one image."""
+        assert self._atoms is not None  # for mypy: found before the first look
+        state = simulation.context.getState(positions=True)
+        positions = state.getPositions(asNumpy=True).value_in_unit(unit.nanometer)[self._atoms.kept]
+        boxes = None
+        if simulation.system.usesPeriodicBoundaryConditions():
+            boxes = state.getPeriodicBoxVectors(asNumpy=True).value_in_unit(unit.nanometer)[None]
+        integrator = simulation.integrator
+        return _Left(
+            self._atoms.take(positions[None], boxes)[0],
+            state.getTime().value_in_unit(unit.picosecond),
+            state.getStepCount(),
+            integrator.getNumJumps(),
+            integrator.getNumAccepted(),
+        )
+
+    def _write(self, left: _Left, made: _Left, number: int, seed: int) -> None:
+        """Draw the frames between the two ends of a jump, and append them all."""
+        manifest, bundle = self._model.manifest, self._model._bundle
+        drawn = fill_intervals(bundle, left.positions[None], made.positions[None], [number], seed % 2**32)[0]
+        frames = np.concatenate([left.positions[None], drawn, made.positions[None]])
+        before = left.time + left.n_accepted * manifest.lag_time
+        times = [before + i * fine_time(manifest) for i in range(len(drawn) + 1)]
+        times.append(made.time + made.n_accepted * manifest.lag_time)
+        makers = ["simulation", *["model"] * len(drawn), "simulation"]
+        numbers = range(self._n_frames, self._n_frames + len(frames))
+        _append_xtc(self._path, frames, np.array(times), np.array(numbers))
+        with open(self._table, "a", newline="") as file:
+            rows = zip(numbers, times, makers, strict=True)
+            csv.writer(file).writerows([frame, f"{time:.6f}", number, left.step, maker] for frame, time, maker in rows)
+        self._n_frames += len(frames)
+
+
+_FILLED_COLUMNS = ["frame", "time_ps", "jump", "step", "made_by"]
+
+
+def _append_xtc(path: Path, frames: np.ndarray, times: np.ndarray, steps: np.ndarray) -> None:
+    """Append (n_frames, n_atoms, 3) [nm] at times [ps]: an XTC file is its frames, one after the other."""
+    from mdtraj.formats import XTCTrajectoryFile  # which itself cannot append
+
+    part = path.with_name(path.name + ".part")
+    with XTCTrajectoryFile(str(part), "w") as file:
+        file.write(frames.astype(np.float32), time=times.astype(np.float32), step=steps.astype(np.int32))
+    with open(path, "ab") as whole:
+        whole.write(part.read_bytes())
+    part.unlink()
+
+
+def _count_rows(path: Path) -> int:
+    with open(path, newline="") as file:
+        return sum(1 for _ in csv.reader(file)) - 1
+
+
+def _integrator_of(simulation: Simulation, reporter: object) -> LatentIntegrator:
+    """Return a Simulation's integrator if jumps are its."""
+    integrator = simulation.integrator
+    require(
+        isinstance(integrator, LatentIntegrator),
+        f"{type(reporter).__name__} needs a Simulation whose integrator is a LatentIntegrator, got "
+        f"{type(integrator).__name__}; make it with LatentModel.createIntegrator",
+    )
+    return integrator
 
 
 def _require_columns(path: Path, columns: list[str]) -> None:

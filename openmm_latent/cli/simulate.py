@@ -44,6 +44,9 @@ def simulate(
         int | None, typer.Option(help="Steps between frames.", show_default="--jump-interval")
     ] = None,
     trajectory_format: Annotated[str, typer.Option("--format", help="xtc or dcd.")] = "xtc",
+    fill: Annotated[
+        bool, typer.Option("--fill", help="Write what the model draws within jumps into NAME.filled.xtc (atmos).")
+    ] = False,
     seed: SeedOption = 1,
     platform: PlatformOption = None,
 ) -> None:
@@ -86,6 +89,7 @@ def simulate(
         hydrogen_mass=hydrogen_mass,
         report_interval=report_interval,
         trajectory_format=trajectory_format,
+        is_filled=fill,
         seed=seed,
     )
     run = HybridRun(bundle, top, out, config, platform)
@@ -96,3 +100,5 @@ def simulate(
         tally = run.run(lambda done, total: bar.update(task, completed=done))
     console.print("\n".join(f"{n:8d}  {words}" for words, n in tally.items()), markup=False)
     console.print(f"frames in {run.trajectory}, jumps in {run.path('latent.csv')}", markup=False)
+    if fill:
+        console.print(f"drawn by the model within jumps, not physical: {run.path('filled.xtc')}", markup=False)

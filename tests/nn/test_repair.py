@@ -72,6 +72,15 @@ def test_atoms_that_came_too_close_part():
     assert float(misfits(found)[0]) < 0.004
 
 
+def test_atoms_of_a_sound_structure_are_not_too_close():
+    """Whatever the frame before was: else repair moves what MD would have drawn."""
+    bonded = torch.zeros(len(ATOMS), len(ATOMS), dtype=torch.bool)
+    bonded.view(-1)[REPAIR.bonded] = True
+    apart = torch.ones_like(bonded).triu(1) & ~bonded
+    depth = (REPAIR.radii[:, None] + REPAIR.radii - torch.cdist(REFERENCE, REFERENCE))[apart]
+    assert float(depth.max()) < 1e-4  # nm
+
+
 def test_frames_of_a_batch_do_not_touch():
     placed = shaken(3, 0.02)
     each = torch.cat([repaired(placed[i : i + 1]) for i in range(3)])

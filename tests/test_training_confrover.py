@@ -234,6 +234,18 @@ def test_interrupted_training_ends_where_it_would_have(tmp_path):
     assert same(whole, train_confrover([RUNS], progress=lambda *_: pytest.fail("nothing was left to do"), **given))
 
 
+def test_checkpoints_of_other_features_are_not_gone_on_from(tmp_path):
+    config = dataclasses.replace(SMALL, embedding="features", n_feature_single=5, n_feature_pair=3, n_steps=2)
+    given = {"config": config, "work_directory": tmp_path}
+    draws = torch.Generator().manual_seed(1)
+    some, others = (
+        {"swing": (torch.randn(4, 5, generator=draws), torch.randn(4, 4, 3, generator=draws))} for _ in range(2)
+    )
+    first = train_confrover([RUNS], features=some, **given)
+    assert same(first, train_confrover([RUNS], features=some, **given))
+    assert not same(first, train_confrover([RUNS], features=others, **given))
+
+
 def test_training_goes_on_from_other_weights_and_leaves_them_alone():
     first = train_confrover([RUNS], config=SMALL, seed=1)
     before = {name: part.clone() for name, part in first.state_dict().items()}

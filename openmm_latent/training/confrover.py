@@ -14,6 +14,7 @@ and resumed ends where it would have ended.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -121,7 +122,8 @@ def train_confrover(
         _copy_weights(start, network)
     known = dict(features or {})
     parts = [[_Subject(one, chosen, known.get(one.name), device) for one in part] for part in (examples, validation)]
-    key = _key([*examples, *validation], len(examples), network, chosen, objectives, seed)
+    shown = [*examples, *validation]
+    key = _key(shown, len(examples), network, chosen, objectives, seed, [known.get(one.name) for one in shown])
     if _is_large(examples, chosen):
         recompute(network, PARTS)
     training = _Training(network.to(device), chosen, *parts, tuple(objectives), seed, device)
@@ -377,6 +379,7 @@ def _key(
     config: ConfRoverConfig,
     objectives: Sequence[str],
     seed: int,
+    features: Sequence[Features | None],
 ) -> str:
     """Return a digest of all that decides what training gives."""
     digest = hashlib.sha256(json.dumps([asdict(config), n_taught, list(objectives), seed], sort_keys=True).encode())
@@ -384,13 +387,16 @@ def _key(
         digest.update(part.detach().cpu().numpy().tobytes())
     for example in shown:
         digest.update(_digest(example).encode())
+    for part in itertools.chain.from_iterable(one for one in features if one is not None):
+        digest.update(torch.as_tensor(part).cpu().numpy().tobytes())
     return digest.hexdigest()[:12]
 
 
 def _digest(example: ProteinRuns) -> str:
     """Return the SHA-256 of one protein's data."""
     digest = hashlib.sha256(f"{example.name} {example.frame_spacing} {[len(run) for run in example.runs]}".encode())
-    for part in (example.residues.types, example.residues.chains, *example.runs):
+    residues = example.residues
+    for part in (residues.types, residues.chains, residues.is_joined, residues.has_oxt, *example.runs):
         digest.update(np.ascontiguousarray(part).tobytes())
     return digest.hexdigest()
 

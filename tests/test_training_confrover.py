@@ -234,6 +234,24 @@ def test_interrupted_training_ends_where_it_would_have(tmp_path):
     assert same(whole, train_confrover([RUNS], progress=lambda *_: pytest.fail("nothing was left to do"), **given))
 
 
+def test_the_masked_variant_is_always_judged_alike(monkeypatch):
+    """With as many hidden frames at each look: else the first weights, judged on the easiest windows, are the best."""
+    seen = []
+    context = ConfRover.context
+
+    def spy(self, *given):
+        if not self.training:
+            seen.append(given[-1].clone())
+        return context(self, *given)
+
+    monkeypatch.setattr(ConfRover, "context", spy)
+    config = dataclasses.replace(SMALL, is_causal=False, n_frames=8, n_steps=3, max_stride=1)
+    train_confrover([RUNS], config=config, validation=[RUNS], objectives=["trajectory"])
+    assert len(seen) == 3
+    assert all(torch.equal(one, seen[0]) for one in seen)
+    assert seen[0].sum(dim=1).tolist() == [7] * 8
+
+
 def test_checkpoints_of_other_features_are_not_gone_on_from(tmp_path):
     config = dataclasses.replace(SMALL, embedding="features", n_feature_single=5, n_feature_pair=3, n_steps=2)
     given = {"config": config, "work_directory": tmp_path}

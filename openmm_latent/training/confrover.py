@@ -301,11 +301,15 @@ class _Training(AveragedTraining[ConfRover]):
     def _masked(
         self, network: ConfRover, sequence: Features, shown: _Subject, generator: torch.Generator, count: int
     ) -> _Task:
-        """Hide some frames of windows, more as training goes on; each token predicts its own. Source: section 4.4."""
+        """Hide some frames of windows, more as training goes on; each token predicts its own. Source: section 4.4.
+
+        What is kept apart is always judged with as many hidden as at the end: else the first weights would be best.
+        """
         config = self.config
         windows = shown.windows(count, config.n_frames, generator)
         clean, times = shown.clean(windows), shown.times(windows)
-        share = config.least_masked + (config.most_masked - config.least_masked) * self.done / config.n_steps
+        done = self.done / config.n_steps if network.training else 1.0
+        share = config.least_masked + (config.most_masked - config.least_masked) * done
         n_hidden = min(config.n_frames - 1, max(1, round(share * config.n_frames)))
         order = torch.rand(count, config.n_frames, generator=generator).argsort(dim=1)
         hidden = (order < n_hidden).to(self.device)

@@ -314,6 +314,9 @@ def test_bad_arguments_are_told(tmp_path):
     ):
         with pytest.raises(LatentError, match=sentence):
             train_confrover([RUNS], **{"config": SMALL, **given})
+    two = dataclasses.replace(SMALL, n_frames=2)
+    with pytest.raises(LatentError, match="n_frames must be at least 3 for the objective interpolation, got 2"):
+        train_confrover([RUNS], config=two)
     with pytest.raises(LatentError, match="examples must hold at least one protein, got none"):
         train_confrover([], config=SMALL)
     short = ProteinRuns(RUNS.name, RUNS.residues, RUNS.disulphides, (RUNS.runs[0][:3],), 1.0)

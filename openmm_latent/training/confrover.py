@@ -275,7 +275,7 @@ class _Training(AveragedTraining[ConfRover]):
         """
         windows = shown.windows(count, self.config.n_frames, generator)
         first = 0
-        if is_interpolation and self.config.n_frames > 2:
+        if is_interpolation:
             end = 2 + int(torch.randint(self.config.n_frames - 2, (), generator=generator))
             windows, first = windows.with_end_first(end), 1
         clean, times = shown.clean(windows), shown.times(windows)
@@ -357,6 +357,11 @@ def _require_sound(
     require(
         len(objectives) > 0 and set(objectives) <= set(OBJECTIVES),
         f"objectives must be some of {', '.join(OBJECTIVES)}, got {', '.join(map(repr, objectives)) or 'none'}",
+    )
+    require(
+        config.n_frames > 2 or "interpolation" not in objectives,
+        "n_frames must be at least 3 for the objective interpolation, got 2: nothing lies between two frames; give "
+        "longer windows, or leave the objective out",
     )
     absent = [one.name for one in examples if one.name not in (features or {})]
     require(

@@ -130,13 +130,7 @@ def draw_windows(
         n_windows >= 1 and n_frames >= 1 and max_stride >= 1,
         f"n_windows, n_frames and max_stride must be at least 1, got {n_windows}, {n_frames} and {max_stride}",
     )
-    longest = max(len(run) for run in protein.runs)
-    require(
-        longest >= n_frames,
-        f"protein {protein.name} has runs of at most {longest} frames, and a window needs {n_frames}; give longer runs "
-        f"or shorter windows",
-    )
-    last = max_stride if n_frames == 1 else min(max_stride, (longest - 1) // (n_frames - 1))
+    last = longest_stride(protein, n_frames, max_stride)
     positions, strides = [], []
     for _ in range(n_windows):
         stride = min(last, int(math.exp(float(torch.rand((), generator=generator)) * math.log(last + 1))))
@@ -145,6 +139,23 @@ def draw_windows(
         strides.append(stride)
     times = protein.frame_spacing * np.array(strides)[:, None] * np.arange(n_frames)
     return FrameWindows(np.stack(positions), times)
+
+
+def longest_stride(protein: ProteinRuns, n_frames: int, max_stride: int = MAX_STRIDE) -> int:
+    """Return the longest stride of windows of so many frames, in frames: what runs allow, at most `max_stride`.
+
+    Raises
+    ------
+    LatentError
+        No run is long enough.
+    """
+    longest = max(len(run) for run in protein.runs)
+    require(
+        longest >= n_frames,
+        f"protein {protein.name} has runs of at most {longest} frames, and a window needs {n_frames}; give longer runs "
+        f"or shorter windows",
+    )
+    return max_stride if n_frames == 1 else min(max_stride, (longest - 1) // (n_frames - 1))
 
 
 def _draw_start(protein: ProteinRuns, reach: int, generator: Generator) -> tuple[int, int]:

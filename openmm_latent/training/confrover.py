@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from openmm_latent.data.frame_windows import FrameWindows, ProteinRuns, draw_windows
+from openmm_latent.data.frame_windows import FrameWindows, ProteinRuns, draw_windows, longest_stride
 from openmm_latent.errors import require
 from openmm_latent.models.confrover import CONFIGS, ConfRover, ConfRoverConfig, save_weights
 from openmm_latent.models.confrover.losses import CleanFrames, FrameLoss
@@ -132,7 +132,7 @@ def train_confrover(
     model.load_state_dict(training.kept().state_dict())
     model.eval()
     if out is not None:
-        save_weights(out, model, _training_facts(examples, validation, objectives, seed, facts))
+        save_weights(out, model, _training_facts(examples, validation, chosen, objectives, seed, facts))
     return model
 
 
@@ -413,6 +413,7 @@ def _digest(example: ProteinRuns) -> str:
 def _training_facts(
     examples: Sequence[ProteinRuns],
     validation: Sequence[ProteinRuns],
+    config: ConfRoverConfig,
     objectives: Sequence[str],
     seed: int,
     facts: Mapping[str, Any] | None,
@@ -421,7 +422,12 @@ def _training_facts(
     digest = hashlib.sha256("".join(map(_digest, examples)).encode()).hexdigest()
     return {
         "proteins": {
-            one.name: {"residues": len(one.residues), "frames": one.n_frames, "frame_spacing": one.frame_spacing}
+            one.name: {
+                "residues": len(one.residues),
+                "frames": one.n_frames,
+                "frame_spacing": one.frame_spacing,
+                **_longest_lag(one, config, objectives),
+            }
             for one in examples
         },
         "validation": [one.name for one in validation],
@@ -430,3 +436,10 @@ def _training_facts(
         "digest": digest,
         **dict(facts or {}),
     }
+
+
+def _longest_lag(one: ProteinRuns, config: ConfRoverConfig, objectives: Sequence[str]) -> dict[str, float]:
+    """Return the longest time from a frame to the next that training may have shown [ps]; single frames show none."""
+    if set(objectives) == {"single"}:
+        return {}
+    return {"longest_lag": one.frame_spacing * longest_stride(one, config.n_frames, config.max_stride)}

@@ -142,8 +142,10 @@ def confrover_protein(
 
 def _require_seen(lag_time: float, model: ConfRover, training: dict[str, Any]) -> None:
     """Refuse a lag time that no window of the training data had."""
-    spacings = [one["frame_spacing"] for one in training.get("proteins", {}).values() if "frame_spacing" in one]
-    least, most = min(spacings, default=0.0), model.config.max_stride * max(spacings, default=float("inf"))
+    told = [one for one in training.get("proteins", {}).values() if "frame_spacing" in one]
+    least = min((one["frame_spacing"] for one in told), default=0.0)
+    longest = [one.get("longest_lag", model.config.max_stride * one["frame_spacing"]) for one in told]
+    most = max(longest, default=float("inf"))
     require(
         0.999 * least <= lag_time <= 1.001 * most,
         f"lag_time must lie between {least:g} and {most:g} ps, which these weights were trained on, got {lag_time:g}; "

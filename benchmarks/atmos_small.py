@@ -29,7 +29,7 @@ import atmos_proteins
 import atmos_speed
 import atmos_wlall
 import torch
-from atmos_training import OUT, TIME_SPLIT, TRAINED_PROTEINS, UNSEEN_PROTEINS, VARIANTS
+from atmos_training import NOISE_SCALES, OUT, TIME_SPLIT, TRAINED_PROTEINS, UNSEEN_PROTEINS, VARIANTS
 from results import write_results
 
 from openmm_latent.models.atmos import CONFIGS
@@ -76,6 +76,7 @@ def settings() -> dict:
         "WLALL": "files 00-15 train, 16-19 test; " + json.dumps(atmos_wlall.facts()),
         "60-residue protein": f"first {TIME_SPLIT:g} of one trajectory trains, the rest tests",
         "small proteins": {"train": TRAINED_PROTEINS, "test": UNSEEN_PROTEINS},
+        "noise scale of the sampler": NOISE_SCALES,
         "pocket": {
             "cutoff about the ligand [nm]": atmos_pocket.CUTOFF,
             "springs on N, CA, C at edges [kJ/mol/nm^2]": atmos_pocket.STIFFNESS,

@@ -63,6 +63,10 @@ VARIANTS = {
     "pocket one level": Variant("pocket", 1.0, 700, replace(LARGER_CONFIG, upsampling=1)),
 }
 
+#: Of the stochastic sampler's fresh noise: what gives frames as far apart as MD's, from starts in training data. The
+#: paper raises it, too, "to encourage diversity"; a small network's denoised frames lie too near their mean.
+NOISE_SCALES = {"wlall": 1.15, "pocket": 1.0, "sixty": 1.0, "proteins": 1.0}
+
 
 # ---- data ------------------------------------------------------------------------------------------------------------
 
@@ -132,14 +136,19 @@ def weights_path(name: str) -> Path:
     return path
 
 
-def trained(name: str) -> tuple[ATMOS, dict]:
-    """Return one variant's networks and what their file says of their training."""
-    return load_weights(weights_path(name))
+def trained(name: str, noise_scale: float | None = None) -> tuple[ATMOS, dict]:
+    """Return one variant's networks, that sample by `NOISE_SCALES`, and what their file says of their training."""
+    model, training = load_weights(weights_path(name))
+    scale = NOISE_SCALES[VARIANTS[name].data] if noise_scale is None else noise_scale
+    model.config = replace(model.config, noise_scale=scale)
+    return model, training
 
 
-def bound(name: str, tokens: ComplexTokens, reference: np.ndarray, is_ode: bool = False) -> BoundComplex:
+def bound(
+    name: str, tokens: ComplexTokens, reference: np.ndarray, is_ode: bool = False, noise_scale: float | None = None
+) -> BoundComplex:
     """Return a variant for one complex; `reference`, (n_atoms, 3) [nm], serves where training turned its frames."""
-    model, training = trained(name)
+    model, training = trained(name, noise_scale)
     structure, lengths = reference_of(model, tokens, reference, training)
     return BoundComplex(model, tokens, structure, None, lengths, is_ode=is_ode).eval()
 

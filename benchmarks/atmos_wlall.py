@@ -76,10 +76,12 @@ class Wlall:
         if self.tokens.atoms.tolist() != list(self.data.training.model_atoms):
             raise SystemExit("Atoms of tokens and of the trajectories lie in different orders.")
 
-    def atmos(self, name: str, is_filled: bool, is_ode: bool = False) -> list[np.ndarray]:
+    def atmos(
+        self, name: str, is_filled: bool, is_ode: bool = False, noise_scale: float | None = None
+    ) -> list[np.ndarray]:
         """Draw ATMOS's trajectories."""
         first = np.stack([reference[0] for reference in self.references])
-        module = bound(name, self.tokens, self.data.structure, is_ode)
+        module = bound(name, self.tokens, self.data.structure, is_ode, noise_scale)
         return [superpose(path, self.data.structure) for path in draw(module, first, N_FRAMES, is_filled, seed=1)]
 
     def others(self) -> dict[str, list[np.ndarray]]:
@@ -123,6 +125,7 @@ def compare() -> dict:
         "ATMOS": wlall.atmos("wlall", is_filled=True),
         "ATMOS, one level": wlall.atmos("wlall one level", is_filled=False),
         "ATMOS, ODE": wlall.atmos("wlall", is_filled=True, is_ode=True),
+        "ATMOS, noise scale 1": wlall.atmos("wlall", is_filled=True, noise_scale=1.0),
         **wlall.others(),
     }
     made["the start, kept"] = [np.repeat(one[:1], N_FRAMES + 1, axis=0) for one in wlall.references]

@@ -9,7 +9,7 @@ from small_proteins import OUT as PROTEINS_OUT
 
 from openmm_latent.data.frame_windows import ProteinRuns, runs_of
 from openmm_latent.data.trajectories import TrajectorySet, load_trajectories
-from openmm_latent.models.confrover import CONFIGS, ConfRover, load_weights
+from openmm_latent.models.confrover import CONFIGS, ConfRover, ConfRoverConfig, load_weights
 from openmm_latent.training.confrover import train_confrover
 
 OUT = Path(__file__).parents[1] / "benchmark_output" / "confrover_small"
@@ -79,21 +79,27 @@ def protein_data(name: str) -> TrajectorySet:
     return load_trajectories(folder / f"{name}.pdb", sorted(folder.glob("*.xtc")))
 
 
+def is_kept(weights: Path, config: ConfRoverConfig) -> bool:
+    """Return whether a file holds what this configuration gives: weights of an older one are trained anew."""
+    return weights.exists() and load_weights(weights)[0].config == config
+
+
 def trained(name: str, train: list[ProteinRuns]) -> ConfRover:
     """Return one variant of WLALL's network, trained or as it was kept."""
     variant = VARIANTS[name]
     weights = OUT / f"wlall {name}.weights.pt"
-    if not weights.exists():
+    config = replace(
+        WLALL_CONFIG,
+        n_steps=variant.n_steps,
+        learning_rate=variant.learning_rate,
+        max_stride=variant.max_stride,
+        n_windows=variant.n_windows,
+    )
+    if not is_kept(weights, config):
         began = time.process_time()
         train_confrover(
             train,
-            config=replace(
-                WLALL_CONFIG,
-                n_steps=variant.n_steps,
-                learning_rate=variant.learning_rate,
-                max_stride=variant.max_stride,
-                n_windows=variant.n_windows,
-            ),
+            config=config,
             objectives=variant.objectives,
             start=trained(variant.start, train) if variant.start else None,
             out=weights,
@@ -107,11 +113,11 @@ def trained_on_proteins() -> ConfRover:
     """Return the network of small proteins, which never saw `UNSEEN_PROTEINS`."""
     model, began = None, time.process_time()
     for phase, (n_steps, rate) in enumerate(PROTEIN_PHASES):
-        weights = protein_weights(phase)
-        if not weights.exists():
+        weights, config = protein_weights(phase), replace(PROTEINS_CONFIG, n_steps=n_steps, learning_rate=rate)
+        if not is_kept(weights, config):
             train_confrover(
                 [runs_of(protein_data(name), name=name) for name in TRAINED_PROTEINS],
-                config=replace(PROTEINS_CONFIG, n_steps=n_steps, learning_rate=rate),
+                config=config,
                 start=model,
                 out=weights,
                 work_directory=OUT / "checkpoints",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from importlib import import_module
 from inspect import signature
@@ -12,6 +13,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from openmm_latent.cli.common import LigandOption
 from openmm_latent.errors import LatentError, require
 
 #: Family -> "module:function"; the function takes (weights, topology, positions [nm], out), and by name those of the
@@ -25,6 +27,9 @@ BINDERS: dict[str, str] = {
 
 #: Family -> "module:path" of weights that come with the package; the family's bare name stands for them.
 SHIPPED = {"dynaprot": "openmm_latent.models.dynaprot.weights:SHIPPED_WEIGHTS"}
+
+#: Binder's argument -> option, where the two have different names.
+_OPTIONS = {"ligands": "ligand"}
 
 #: Families trained for one system only, and what to do instead.
 PER_SYSTEM = {"gldp": "train one with `openmm-latent train gldp --top TOP --traj FILE... --lag-time PS --out BUNDLE`"}
@@ -61,6 +66,18 @@ def bind(
         Path | None,
         typer.Option(help="Another network's features of this system, .npz (confrover, atmos).", show_default="none"),
     ] = None,
+    coordinates: Annotated[
+        Path | None,
+        typer.Option(help="Positions, where --top has none: inpcrd, rst7, gro, PDB.", show_default="those of --top"),
+    ] = None,
+    ligand: LigandOption = None,
+    system: Annotated[
+        Path | None,
+        typer.Option(
+            help="System of --top whose charges the model sees, .xml or Amber .prmtop (atmos); as in training.",
+            show_default="formal charges",
+        ),
+    ] = None,
 ) -> None:
     """Bind a transferable family's weights to a structure: a bundle for that system, without training.
 
@@ -76,8 +93,12 @@ def bind(
 
     - `openmm-latent bind confrover.weights.pt --top protein.pdb --out protein.latent.pt --lag-time 100`
 
-    - `openmm-latent bind atmos.weights.pt --top complex.pdb --out complex.latent.pt`
+    - `openmm-latent bind atmos.weights.pt --top complex.pdb --ligand ligand.sdf --out complex.latent.pt`
+
+    - `openmm-latent bind atmos.weights.pt --top complex.prmtop --coordinates complex.rst7 --system complex.prmtop
+      --out complex.latent.pt`
     """
+    from openmm_latent.data.complex_files import read_positions, read_system
     from openmm_latent.data.trajectories import load_topology
 
     if str(weights) in SHIPPED and not weights.exists():
@@ -93,20 +114,42 @@ def bind(
         f"{weights} is of family {family!r}, which this version cannot bind; it knows {', '.join(BINDERS) or 'none'}",
     )
     topology, positions = load_topology(top)
-    require(positions is not None, f"top (--top) {top} has no positions; give a PDB or mmCIF file")
+    if coordinates is not None:
+        positions = read_positions(coordinates, topology)
+    require(
+        positions is not None,
+        f"top (--top) {top} has no positions; give a PDB or mmCIF file, or the positions by --coordinates",
+    )
     given = {
         "lag_time": lag_time,
         "relaxation_time": relaxation_time,
         "backmap": backmap,
         "n_steps": n_steps,
         "features": features,
+        "ligands": ligand or None,
+        "system": system,
     }
     chosen = {name: value for name, value in given.items() if value is not None}
     binder = load_binder(family)
-    unknown = [f"--{name.replace('_', '-')}" for name in chosen if name not in signature(binder).parameters]
-    require(not unknown, f"{' and '.join(unknown)} means nothing to family {family!r}; leave it out")
+    unknown = [_OPTIONS.get(name, name) for name in chosen if name not in signature(binder).parameters]
+    told = " and ".join(f"--{name.replace('_', '-')}" for name in unknown)
+    require(not unknown, f"{told} means nothing to family {family!r}; leave it out")
+    if system is not None:
+        chosen["system"] = read_system(system, topology)
     binder(weights, topology, positions, out, **chosen)
-    Console().print(f"wrote {out}", highlight=False)
+    Console(soft_wrap=True).print(f"wrote {out}: {_told_of(out)}", highlight=False, markup=False)
+
+
+def _told_of(bundle: Path) -> str:
+    """Return how many model atoms a bundle has, and in which residues that are no amino acids."""
+    from openmm_latent.bundle import inspect_bundle
+    from openmm_latent.data.backbone import residue_type
+    from openmm_latent.nn.residue_geometry import UNKNOWN
+
+    atoms = inspect_bundle(bundle)["atoms"]
+    places = Counter((atom["residue_name"], atom["chain"], atom["residue_index"]) for atom in atoms)
+    others = [f"{name} ({n} atoms)" for (name, *_), n in places.items() if residue_type(name) == UNKNOWN]
+    return f"{len(atoms)} model atoms" + (f", of them {', '.join(others)}" if others else "")
 
 
 def load_binder(family: str) -> Callable[..., Any]:

@@ -28,6 +28,13 @@ SeedOption = Annotated[int, typer.Option(help="Seed of all random numbers; the s
 PlatformOption = Annotated[
     str | None, typer.Option(help="OpenMM platform: CUDA, HIP, OpenCL, CPU or Reference.", show_default="the fastest")
 ]
+LigandOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        help="SDF file with bond orders and formal charges of a ligand in the structure (atmos); may be repeated.",
+        show_default="bond orders unknown",
+    ),
+]
 SolventOption = Annotated[str, typer.Option(help="obc2 (implicit), vacuum, or tip3p (a box of water).")]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,10 +11,12 @@ import typer
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
-from openmm_latent.cli.common import Command, Group, SeedOption, TopOption, TrajOption, progress_bar
+from openmm_latent.cli.common import Command, Group, LigandOption, SeedOption, TopOption, TrajOption, progress_bar
 from openmm_latent.errors import require
 
 if TYPE_CHECKING:
+    import openmm
+
     from openmm_latent.data.datasets import DataSet
 
 #: Options that families share.
@@ -347,6 +350,15 @@ def atmos(
         Path | None,
         typer.Option(help="Folder with another model's trunk features, COMPLEX.npz each.", show_default="none"),
     ] = None,
+    ligand: LigandOption = None,
+    system: Annotated[
+        Path | None,
+        typer.Option(
+            help="System whose charges the model sees, .xml or Amber .prmtop; for several complexes a folder with one "
+            "each, COMPLEX.xml.",
+            show_default="formal charges",
+        ),
+    ] = None,
     validation: ValidationOption = 0.0,
     temperature: TemperatureOption = None,
     stride: StrideOption = 1,
@@ -363,11 +375,15 @@ def atmos(
 
     - `openmm-latent train atmos --data complexes/ --lag-time 100 --out complex.weights.pt`
 
+    - `openmm-latent train atmos --data complex/ --lag-time 100 --ligand ligand.sdf --system complex.xml --out
+      complex.weights.pt`
+
     - `openmm-latent train atmos --data misato.hdf5 --lag-time 800 --upsampling 10 --turns --out misato.weights.pt
       --config paper --device cuda`
     """
     from dataclasses import replace
 
+    from openmm_latent.data.complex_files import describe_tokens
     from openmm_latent.data.complex_frames import read_complex_frames
     from openmm_latent.data.datasets import data_facts
     from openmm_latent.data.recognise import open_dataset
@@ -378,9 +394,10 @@ def atmos(
     require(out.parent.is_dir(), f"out (--out): the folder '{out.parent}' does not exist; create it first")
     require(config in CONFIGS, f"config (--config) must be one of {', '.join(CONFIGS)}, got {config!r}")
     dataset = open_dataset(data, frame_spacing=frame_spacing)
-    taught, *apart = (
-        read_complex_frames(part, temperature=temperature, stride=stride) for part in _split(dataset, validation, seed)
-    )
+    systems = {} if system is None else _systems(dataset, system)
+    read = read_complex_frames(dataset, temperature=temperature, stride=stride, ligands=ligand or (), systems=systems)
+    by_name = {one.name: one for one in read}
+    taught, *apart = ([by_name[name] for name in part.names] for part in _split(dataset, validation, seed))
     chosen = replace(CONFIGS[config], turns=turns or CONFIGS[config].turns)
     chosen = chosen if upsampling is None else replace(chosen, upsampling=upsampling)
     if features is not None:
@@ -394,7 +411,7 @@ def atmos(
     console = Console(highlight=False, soft_wrap=True)
     console.print(
         f"{sum(map(len, taught))} frames of {len(taught)} complexes to learn from, {len(apart[0]) if apart else 0} "
-        f"complexes kept apart"
+        f"complexes kept apart\n{taught[0].name}: {describe_tokens(taught[0].tokens)}"
     )
     with progress_bar() as bar:
         train_atmos(
@@ -411,7 +428,25 @@ def atmos(
             progress={name: _shown(bar, name) for name in STAGES},
             facts=data_facts(dataset, temperature),
         )
-    console.print(f"wrote {out}\nnext: openmm-latent bind {out} --top COMPLEX --out complex.latent.pt", markup=False)
+    told = "".join(f" --ligand {path}" for path in ligand or ()) + ("" if system is None else " --system SYSTEM")
+    next_one = f"openmm-latent bind {out} --top COMPLEX{told} --out complex.latent.pt"
+    console.print(f"wrote {out}\nnext: {next_one}", markup=False)
+
+
+def _systems(dataset: DataSet, path: Path) -> dict[str, openmm.System]:
+    """Read the System of each complex, from a folder of files or the one file of a single complex."""
+    from openmm_latent.data.complex_files import PRMTOP, read_system
+
+    if not path.is_dir():
+        require(
+            len(dataset.names) == 1,
+            f"system (--system) {path} is one file for {len(dataset.names)} complexes; give a folder with one each, "
+            f"named {dataset.names[0]}.xml",
+        )
+        return {name: read_system(path, dataset[name].topology) for name in dataset.names}
+    files = {name: [path / f"{name}{suffix}" for suffix in (".xml", *PRMTOP)] for name in dataset.names}
+    found = {name: next((file for file in each if file.is_file()), each[0]) for name, each in files.items()}
+    return {name: read_system(file, dataset[name].topology) for name, file in found.items()}
 
 
 def _shown(bar: Progress, name: str) -> Callable[[int, int, float, float], None]:
@@ -421,7 +456,8 @@ def _shown(bar: Progress, name: str) -> Callable[[int, int, float, float], None]
     def show(done: int, total: int, loss: float, judged: float) -> None:
         if not tasks:
             tasks.append(bar.add_task(name, total=total))
-        bar.update(tasks[0], completed=done, description=f"{name}, loss {loss:.3g}, apart {judged:.3g}")
+        apart = "" if math.isnan(judged) else f", apart {judged:.3g}"  # nan: nothing is kept apart
+        bar.update(tasks[0], completed=done, description=f"{name}, loss {loss:.3g}{apart}")
 
     return show
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import openmm
 from openmm import app
 
+from openmm_latent.data.complex_files import ligands_in
 from openmm_latent.data.complex_tokens import ComplexTokens, read_tokens
 from openmm_latent.data.datasets import DataSet, Entry, runs_to_learn_from
 from openmm_latent.data.trajectories import TrajectorySet, frames_per_lag
@@ -146,6 +148,8 @@ def read_complex_frames(
     *,
     temperature: float | None = None,
     stride: int = 1,
+    ligands: Sequence[str | Path] = (),
+    systems: Mapping[str, openmm.System] | None = None,
 ) -> list[ComplexFrames]:
     """Read the runs of each entry of a data set, ligands included.
 
@@ -159,17 +163,34 @@ def read_complex_frames(
         [K] Only runs at this one.
     stride : int
         Keep every stride-th frame.
+    ligands : sequence of path
+        SDF files that tell bond orders, each of a ligand in one entry at least.
+    systems : dict of str to openmm.System, optional
+        By entry, those that give charges; all entries or none.
 
     Raises
     ------
     LatentError
-        An entry has no runs, or its tokens cannot be read; the sentence names it.
+        An entry has no runs, or its tokens cannot be read; the sentence names it. An SDF file fits no entry.
     """
     require(stride >= 1, f"stride must be a positive whole number, got {stride}")
-    return [_entry_frames(dataset[name], temperature, stride) for name in (dataset.names if names is None else names)]
+    entries = [dataset[name] for name in (dataset.names if names is None else names)]
+    fitting = {entry.name: ligands_in(entry.topology, ligands) for entry in entries}
+    for path in ligands:
+        require(
+            any(Path(path) in fits for fits in fitting.values()),
+            f"ligand file {path} fits no residue of {', '.join(fitting)}; give the ligand that is in one of them, with "
+            f"the same heavy atoms and bonds",
+        )
+    given = systems or {}
+    absent = [entry.name for entry in entries if given and entry.name not in given]
+    require(not absent, f"systems lack one for {', '.join(absent[:3])}; give one for each complex, or none")
+    return [_entry_frames(entry, temperature, stride, fitting[entry.name], given.get(entry.name)) for entry in entries]
 
 
-def _entry_frames(entry: Entry, temperature: float | None, stride: int) -> ComplexFrames:
+def _entry_frames(
+    entry: Entry, temperature: float | None, stride: int, ligands: Sequence[Path], system: openmm.System | None
+) -> ComplexFrames:
     runs = runs_to_learn_from(entry, temperature)
     spacings = {run.frame_spacing for run in runs}
     require(
@@ -177,7 +198,7 @@ def _entry_frames(entry: Entry, temperature: float | None, stride: int) -> Compl
         f"the runs of entry {entry.name} must have one frame spacing; open the data set with frame_spacing in ps",
     )
     try:
-        tokens = read_tokens(entry.topology)
+        tokens = read_tokens(entry.topology, system, ligands)
         read = [np.concatenate(list(entry.stream(run, stride=stride, atoms=tokens.atoms.tolist()))) for run in runs]
         spacing = float(spacings.pop() or 0.0) * stride
         return complex_frames(entry.topology, read, spacing, name=entry.name, atoms=tokens.atoms, tokens=tokens)

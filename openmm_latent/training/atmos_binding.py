@@ -72,8 +72,8 @@ def bind_atmos(
     require(
         tokens.knows_charges == bool(training.get("knows_charges", False)),
         f"weights {weights} were trained {'with' if training.get('knows_charges') else 'without'} charges of a System; "
-        f"{'pass system' if training.get('knows_charges') else 'leave system out'}, so that the model sees what it "
-        f"knows",
+        f"{'pass system' if training.get('knows_charges') else 'leave system out'} (--system), so that the model sees "
+        f"what it knows",
     )
     trunk = None if features is None else read_trunk_features(features, tokens)
     return export_complex(

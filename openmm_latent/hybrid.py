@@ -27,11 +27,13 @@ from typing import Any
 import openmm
 from openmm import app, unit
 
+from openmm_latent.data.complex_files import read_system
 from openmm_latent.data.forcefields import FORCE_FIELDS, build_system
 from openmm_latent.data.interrupt import DelayedInterrupt
 from openmm_latent.data.platforms import choose_platform
 from openmm_latent.data.prepare import prepare
 from openmm_latent.data.resume import load_point, save_point, write_whole
+from openmm_latent.data.trajectories import load_topology
 from openmm_latent.errors import LatentError, require
 from openmm_latent.reporters import FilledTrajectoryReporter, LatentReporter
 from openmm_latent.simulation import REALISATIONS, LatentModel
@@ -136,6 +138,8 @@ class HybridRun:
         None chooses (see `choose_platform`).
     name : str or None
         Of the files; None: that of the structure.
+    system : path or None
+        A System of exactly the structure's atoms, such as a complex's (see `read_system`), instead of amber14.
     """
 
     def __init__(
@@ -146,21 +150,24 @@ class HybridRun:
         config: HybridConfig,
         platform: str | None = None,
         name: str | None = None,
+        system: Path | None = None,
     ) -> None:
         config.check()
-        self.config, self.out, self.name = config, out, name or top.stem
+        require(
+            system is None or config.hydrogen_mass is None,
+            f"hydrogen_mass (--hydrogen-mass) {config.hydrogen_mass} is for Systems that are made here; leave it out, "
+            f"and set masses in {system}",
+        )
+        require(system is None or system.is_file(), f"system file {system} does not exist; check the name (--system)")
+        self.config, self.out, self.name, self.system_file = config, out, name or top.stem, system
         model = LatentModel(bundle)
         structure = self._structure(top)
         chosen, properties, self.platform_reason = choose_platform(platform, structure.topology.getNumAtoms())
         self.provenance = self._describe(bundle, top, model, chosen.getName())
         self._refuse_another_run()
-        system = build_system(structure.topology, config.solvent, hydrogen_mass=config.hydrogen_mass)
-        if config.solvent == "tip3p":
-            barostat = openmm.MonteCarloBarostat(config.pressure * unit.bar, config.temperature * unit.kelvin)
-            barostat.setRandomNumberSeed(config.seed)
-            system.addForce(barostat)
+        physics = self._system(structure.topology)
         if config.is_driven:
-            model.addRestraint(system, structure.topology)
+            model.addRestraint(physics, structure.topology)
         relaxation = openmm.LangevinMiddleIntegrator(
             config.temperature * unit.kelvin, config.friction / unit.picosecond, config.timestep * unit.picosecond
         )
@@ -177,7 +184,7 @@ class HybridRun:
             sigma=config.sigma,
             drivingStepSize=config.driving_timestep,
         )
-        self.simulation = app.Simulation(structure.topology, system, integrator, chosen, properties)
+        self.simulation = app.Simulation(structure.topology, physics, integrator, chosen, properties)
         self.n_done = 0
         if self.path("resume").exists():
             self.n_done = load_point(self.path("resume"), self.simulation.context)["n_done"]
@@ -271,6 +278,24 @@ class HybridRun:
         self.simulation.context.setTime(0)
         self.simulation.context.setStepCount(0)
 
+    @property
+    def _is_xml(self) -> bool:
+        """Whether the System comes from an XML file, which says all of it."""
+        return self.system_file is not None and self.system_file.suffix.lower() == ".xml"
+
+    def _system(self, topology: app.Topology) -> openmm.System:
+        """Return the System to run: amber14, or that of the user's file."""
+        config, file = self.config, self.system_file
+        if file is None:
+            system = build_system(topology, config.solvent, hydrogen_mass=config.hydrogen_mass)
+        else:
+            system = read_system(file, topology, config.solvent)
+        if config.solvent == "tip3p" and not self._is_xml:  # an XML is run as it is
+            barostat = openmm.MonteCarloBarostat(config.pressure * unit.bar, config.temperature * unit.kelvin)
+            barostat.setRandomNumberSeed(config.seed)
+            system.addForce(barostat)
+        return system
+
     def _structure(self, top: Path) -> app.PDBFile:
         """Return the structure to run, written into the folder by the first call."""
         kept = self.path("pdb")
@@ -281,22 +306,33 @@ class HybridRun:
         )
         self.out.mkdir(parents=True, exist_ok=True)
         if not self.path("resume").exists():
-            made = prepare(top, solvent=self.config.solvent, seed=self.config.seed)
+            topology, positions = self._prepared(top)
             with open(kept, "w") as handle:
-                app.PDBFile.writeFile(made.topology, made.positions * unit.nanometer, handle, keepIds=True)
+                app.PDBFile.writeFile(topology, positions * unit.nanometer, handle, keepIds=True)
         return app.PDBFile(str(kept))
 
+    def _prepared(self, top: Path) -> tuple[app.Topology, Any]:
+        """Return the structure that the force field covers, (n_atoms, 3) [nm]: as it is where the user has a System."""
+        if self.system_file is None:
+            made = prepare(top, solvent=self.config.solvent, seed=self.config.seed)
+            return made.topology, made.positions
+        topology, positions = load_topology(top)
+        require(positions is not None, f"structure (--top) {top} has no positions; give a PDB or mmCIF file")
+        return topology, positions
+
     def _describe(self, bundle: Path, top: Path, model: LatentModel, platform: str) -> dict[str, Any]:
-        settings = asdict(self.config)
+        settings, file = asdict(self.config), self.system_file
         for key in ("save_every", "duration", "report_interval", "is_filled"):
             del settings[key]
         return settings | {
             "realisation": "steer" if self.config.is_driven else "decode",
             "frame_spacing": round(self.config.timestep * self.config.steps_per_report, 9),
             "frames_are": FRAMES[self.config.mode],
-            "force_field": FORCE_FIELDS[self.config.solvent],
+            "force_field": FORCE_FIELDS[self.config.solvent] if file is None else f"that of {file.name}",
+            "solvent": f"that of {file.name}" if file is not None and self._is_xml else settings["solvent"],
+            "system_sha256": None if file is None else hashlib.sha256(file.read_bytes()).hexdigest(),
             "integrator": "LatentIntegrator over LangevinMiddleIntegrator",
-            "constraints": "HBonds",
+            "constraints": "the System's" if self._is_xml else "HBonds",
             "bundle": bundle.name,
             "bundle_sha256": model.manifest.sha256,
             "family": model.manifest.family,

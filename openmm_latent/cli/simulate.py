@@ -16,6 +16,13 @@ def simulate(
     bundle: Annotated[Path, typer.Argument(help="A bundle, e.g. peptide.latent.pt.")],
     top: Annotated[Path, typer.Option(help="PDB file of the system; missing atoms and hydrogens are added.")],
     out: Annotated[Path, typer.Option(help="Folder for trajectory, reports, save point and provenance.")],
+    system: Annotated[
+        Path | None,
+        typer.Option(
+            help="System of exactly the atoms of --top, .xml or Amber .prmtop, such as a complex's.",
+            show_default="amber14",
+        ),
+    ] = None,
     solvent: Annotated[str, typer.Option(help="obc2 or vacuum (implicit); tip3p with --realisation steer.")] = "obc2",
     temperature: Annotated[float | None, typer.Option(help="[K]", show_default="that of the training data")] = None,
     duration: Annotated[float, typer.Option(help="[ps] of MD between jumps, all together.")] = 1000.0,
@@ -63,6 +70,8 @@ def simulate(
     - `openmm-latent simulate m.latent.pt --top peptide.pdb --out exact --mode exact --tune --temperature 300`
 
     - `openmm-latent simulate m.latent.pt --top peptide.pdb --out wet --solvent tip3p --realisation steer`
+
+    - `openmm-latent simulate complex.latent.pt --top complex.pdb --system complex.xml --out hybrid --fill`
     """
     from openmm_latent.bundle import inspect_bundle
     from openmm_latent.hybrid import HybridConfig, HybridRun
@@ -92,7 +101,7 @@ def simulate(
         is_filled=fill,
         seed=seed,
     )
-    run = HybridRun(bundle, top, out, config, platform)
+    run = HybridRun(bundle, top, out, config, platform, system=system)
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"{run.platform_reason}; {config.temperature:g} K, mode {mode}", markup=False)
     with progress_bar() as bar:

@@ -33,6 +33,7 @@ PROTEINS_CONFIG = replace(
     time_unit=0.5,
     position_scale=0.7,
     n_frames=5,
+    n_context=4,
     n_windows=1,
     n_singles=4,
     n_draws=4,

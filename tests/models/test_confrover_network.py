@@ -347,6 +347,11 @@ def test_every_normal_counts():
 # ---- sizes, files ----------------------------------------------------------------------------------------------------
 
 
+def test_tiny_remembers_what_its_windows_show():
+    """The last frame of a window is predicted alone: more frames than the others no training ever shows."""
+    assert CONFIGS["tiny"].n_context == CONFIGS["tiny"].n_frames - 1
+
+
 def test_paper_has_about_the_published_number_of_parameters():
     """19.6 M are published; the parts whose sizes are not, ours, make the difference of 6 %."""
     model = ConfRover(CONFIGS["paper"])

@@ -54,7 +54,7 @@ class ConfRoverConfig:
     triangle_head_width: int = 16
     transition_factor: int = 2
     dropout: float = 0.0
-    n_context: int = 8  # frames that a frame sees at most, itself included: the window of the memory
+    n_context: int = 7  # frames that a frame sees at most, itself included: the window of the memory, as in training
     time_unit: float = 10.0  # [ps] in which times between frames are told to the network
     rotary_base: float = 10_000.0  # the longest wavelength of rotary angles is about 6 of it, in time units
 
@@ -181,6 +181,7 @@ CONFIGS: dict[str, ConfRoverConfig] = {
         triangle_head_width=32,
         transition_factor=4,
         dropout=0.25,
+        n_context=8,
         decoder_width=256,
         decoder_pair_width=128,
         n_decoder_blocks=4,

@@ -319,6 +319,10 @@ def test_bad_arguments_are_told(tmp_path):
         train_confrover([RUNS], config=two)
     with pytest.raises(LatentError, match="examples must hold at least one protein, got none"):
         train_confrover([], config=SMALL)
+    alone = describe_residues(RUNS.residues.types[1:2], has_oxt=np.zeros(1, dtype=bool))
+    one = ProteinRuns("one", alone, RUNS.disulphides, (RUNS.runs[0][:, 1:2],), 1.0)
+    with pytest.raises(LatentError, match="examples hold proteins of one residue, which has no other to move against"):
+        train_confrover([one])
     short = ProteinRuns(RUNS.name, RUNS.residues, RUNS.disulphides, (RUNS.runs[0][:3],), 1.0)
     with pytest.raises(LatentError, match="runs of at most 3 frames, and a window needs 4"):
         train_confrover([short], config=SMALL, objectives=["trajectory"])

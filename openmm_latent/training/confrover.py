@@ -335,7 +335,13 @@ def _resolve_config(
     if isinstance(config, str):
         require(config in CONFIGS, f"config must be one of {', '.join(CONFIGS)}, got {config!r}")
         spacing = min(one.frame_spacing for one in examples)
-        config = replace(CONFIGS[config], position_scale=position_spread(examples), time_unit=spacing)
+        spread = position_spread(examples)
+        require(
+            spread > 0.0,
+            "examples hold proteins of one residue, which has no other to move against; give proteins of at least two, "
+            "or train GLDP, which learns atoms",
+        )
+        config = replace(CONFIGS[config], position_scale=spread, time_unit=spacing)
     return config if n_steps is None else replace(config, n_steps=n_steps)
 
 

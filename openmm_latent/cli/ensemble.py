@@ -23,8 +23,8 @@ def ensemble(
 
     A worker that dies loses nothing: its walkers go on elsewhere from where they were saved. Stop it with Ctrl-C
     whenever you like; the same command goes on. `reweight --run OUT` and `evaluate --sample OUT` read all walkers. With
-    an `adaptive:` section, rounds of sampling, reweighting and refitting follow one another until the free energies
-    have converged.
+    an `adaptive:` section, rounds of sampling and refitting follow one another until the free energies have converged:
+    by reweighting, or in `run: {mode: exact}` by averaging Boltzmann frames.
 
     **Examples**
 
@@ -53,7 +53,10 @@ def ensemble(
         if n_open:
             _run(tasks, settings.out, settings, console)
         console.print(f"all {len(tasks)} walkers are complete", markup=False)
-    console.print(f"next: openmm-latent reweight --run {settings.out}", markup=False)
+    if settings.is_exact:
+        console.print(f"frames in {settings.out} are Boltzmann: average them as they are", markup=False)
+    else:
+        console.print(f"next: openmm-latent reweight --run {settings.out}", markup=False)
 
 
 def _run(tasks: list[WalkerTask], folder: Path, settings: EnsembleConfig, console: Console) -> None:

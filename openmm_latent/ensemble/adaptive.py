@@ -1,13 +1,15 @@
-"""Rounds of sampling, reweighting and refitting, until free energies have converged.
+"""Rounds of sampling, judging and refitting, until free energies have converged.
 
-Within a round the model is frozen. What is learned from a round's relaxations serves the next one alone, and what
-they say of equilibrium does not hang on the model at all: they are unbiased MD.
+Within a round the model is frozen. What is learned from a round serves the next one alone, and what a round says of
+equilibrium does not hang on the model at all: relaxations are unbiased MD, and exact rounds are Boltzmann whatever
+their network has learned. `judging` has both ways to judge, `refitting` makes the bundles.
 
 | file of the store | what |
 |---|---|
 | `ensemble.json` | the campaign: settings, and each round's free energies |
 | `round_00/` ... | an ensemble each |
 | `round_00/starts/` | where its walkers start |
+| `round_00/tuning.json` | exact rounds with `run.is_tuned`: how its walkers are driven, and what else was tried |
 | `round_00/round.json` | what all rounds so far say of equilibrium |
 | `models/model_01.latent.pt` ... | the bundle of each round but the first |
 """
@@ -15,31 +17,21 @@ they say of equilibrium does not hang on the model at all: they are unbiased MD.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from openmm_latent.analysis import (
-    ReweightConfig,
-    Reweighting,
-    Run,
-    Segment,
-    State,
-    TorsionTable,
-    find_runs,
-    read_hybrid_run,
-    require_one_ensemble,
-    reweight,
-    to_segments,
-    trajectory_of,
-)
+from openmm_latent.analysis import State, trajectory_of
 from openmm_latent.bundle import inspect_bundle
+from openmm_latent.compiling import compile_bundle
 from openmm_latent.data.resume import write_whole
-from openmm_latent.data.trajectories import TrajectorySet, load_trajectories
-from openmm_latent.ensemble.config import AdaptiveConfig, EnsembleConfig
+from openmm_latent.ensemble.config import EnsembleConfig
+from openmm_latent.ensemble.judging import Findings, read_rounds
+from openmm_latent.ensemble.refitting import refit, train_first
 from openmm_latent.ensemble.store import MARK, open_store, write_frame
 from openmm_latent.ensemble.walkers import WalkerTask
 from openmm_latent.errors import require
@@ -62,9 +54,11 @@ class Round:
     refusals : dict of str to str
         Why there is no number.
     md_time : float
-        [ps] of relaxation MD in the Markov model.
+        [ps] of relaxation that counts.
     bundle_sha256 : str
         Of the round's model.
+    evidence : dict of str to dict
+        Exact mode: what each number rests on.
     """
 
     number: int
@@ -73,6 +67,7 @@ class Round:
     refusals: dict[str, str]
     md_time: float
     bundle_sha256: str
+    evidence: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def has_converged(self, before: Round | None, error: float) -> bool:
         """Whether each free energy is known to `error` [kJ/mol] and, within it, is what it was a round before."""
@@ -111,27 +106,28 @@ def run_adaptive(config: EnsembleConfig, run_round: RunRound, tell: Callable[[st
     LatentError
         A file is missing or does not fit, or the folder holds another campaign.
     """
-    adaptive = config.adaptive
-    require(adaptive is not None, "config key adaptive is missing; give the section, or run a plain ensemble")
-    assert adaptive is not None
-    states = [State.parse(text) for text in adaptive.states]
-    _refuse_another(config, adaptive)
+    require(config.adaptive is not None, "config key adaptive is missing; give the section, or run a plain ensemble")
+    campaign = _Campaign(config)
+    adaptive = campaign.adaptive
+    _refuse_another(campaign)
     rounds: list[Round] = []
     config.out.mkdir(parents=True, exist_ok=True)
     if not (config.out / MARK).exists():
-        _write_mark(config, adaptive, rounds)
+        _write_mark(campaign, rounds)
     for number in range(adaptive.rounds):
-        folder = config.out / f"round_{number:02d}"
-        bundle = _bundle(config, adaptive, number)
+        bundle = campaign.bundle(number)
         if not bundle.exists():
             tell(f"round {number}: {'training' if number == 0 else adaptive.refit}, into {bundle.name}")
-            _make_bundle(config, adaptive, number, bundle, states)
-        tasks = open_store(_of_round(config, adaptive, number, folder, bundle, states))
+            _make_bundle(campaign, number)
+        ensemble = _of_round(campaign, number)
+        if config.is_exact and config.run.get("is_tuned"):
+            ensemble = _tuned(ensemble, run_round, tell)
+        tasks = open_store(ensemble)
         if any(task.n_saved < task.config.n_blocks for task in tasks):
             tell(f"round {number}: {len(tasks)} walkers with {bundle.name}")
-            run_round(tasks, folder)
-        rounds.append(_judge_round(config, adaptive, number, folder, bundle, states))
-        _write_mark(config, adaptive, rounds)
+            run_round(tasks, ensemble.out)
+        rounds.append(_judge_round(campaign, number))
+        _write_mark(campaign, rounds)
         tell(_line(rounds[-1]))
         if rounds[-1].has_converged(rounds[-2] if number else None, adaptive.error):
             tell(f"converged to {adaptive.error:g} kJ/mol after {number + 1} rounds")
@@ -139,147 +135,130 @@ def run_adaptive(config: EnsembleConfig, run_round: RunRound, tell: Callable[[st
     return rounds[-1]
 
 
-def _bundle(config: EnsembleConfig, adaptive: AdaptiveConfig, number: int) -> Path:
-    assert isinstance(config.model, Path)
-    return config.model if number == 0 else config.out / "models" / f"model_{number:02d}.latent.pt"
+class _Campaign:
+    """Where its files are, and what its rounds have found."""
+
+    def __init__(self, config: EnsembleConfig) -> None:
+        assert config.adaptive is not None
+        assert isinstance(config.model, Path)
+        assert isinstance(config.structure, Path)
+        self.config, self.adaptive, self.first = config, config.adaptive, config.model
+        self.name = config.structure.stem  # of the walkers' files
+        self.states = [State.parse(text) for text in self.adaptive.states]
+        self._found: tuple[int, Findings] | None = None
+
+    def folder(self, number: int) -> Path:
+        return self.config.out / f"round_{number:02d}"
+
+    def bundle(self, number: int) -> Path:
+        return self.first if number == 0 else self.config.out / "models" / f"model_{number:02d}.latent.pt"
+
+    def findings(self, n_rounds: int) -> Findings:
+        """Return what the first rounds have found; one round's are asked for again to refit and to start the next."""
+        if self._found is None or self._found[0] != n_rounds:
+            folders = [self.folder(number) for number in range(n_rounds)]
+            config = self.config
+            found = read_rounds(folders, self.name, self.states, self.adaptive, config.is_exact, config.seeds[0])
+            self._found = n_rounds, found
+        return self._found[1]
 
 
-def _of_round(
-    config: EnsembleConfig, adaptive: AdaptiveConfig, number: int, folder: Path, bundle: Path, states: list[State]
-) -> EnsembleConfig:
+def _make_bundle(campaign: _Campaign, number: int) -> None:
+    bundle, device = campaign.bundle(number), campaign.adaptive.compiled_for
+    bundle.parent.mkdir(parents=True, exist_ok=True)
+    made = bundle if device is None else bundle.with_name(f"plain_{bundle.name}")
+    if number == 0:
+        train_first(campaign.config, campaign.adaptive, campaign.first, made)
+    else:
+        refit(campaign.config, campaign.adaptive, campaign.findings(number), campaign.first, made)
+    if device is not None:
+        compile_bundle(made, bundle, device)
+        made.unlink()
+
+
+def _of_round(campaign: _Campaign, number: int) -> EnsembleConfig:
     """Return the ensemble of one round: its model, seeds and starts."""
+    config, folder = campaign.config, campaign.folder(number)
     changes: dict[str, Any] = {
         "out": folder,
-        "model": bundle,
+        "model": campaign.bundle(number),
         "adaptive": None,
         "seed": [seed + number * _SEED_STEP for seed in config.seeds],
     }
     if number > 0:
-        starts = [folder / "starts" / f"{i:03d}" / f"{_name(config)}.pdb" for i in range(config.walkers)]
+        starts = [folder / "starts" / f"{i:03d}" / f"{campaign.name}.pdb" for i in range(config.walkers)]
         if not all(path.exists() for path in starts):
-            _choose_starts(config, adaptive, number, starts, states)
+            _choose_starts(campaign, number, starts)
         changes |= {"structure": starts, "starts": None}
     return replace(config, **changes)
 
 
-def _name(config: EnsembleConfig) -> str:
-    assert isinstance(config.structure, Path)
-    return config.structure.stem
+def _choose_starts(campaign: _Campaign, number: int, starts: list[Path]) -> None:
+    """Write a frame for each walker, drawn from all rounds before."""
+    found = campaign.findings(number)
+    place = {run.name: i for i, run in enumerate(found.runs)}
+    owner = np.concatenate([np.full(len(part), place[part.run]) for part in found.segments])
+    frame = np.concatenate([part.first_frame + np.arange(len(part)) for part in found.segments])
+    weight = np.concatenate(found.start_weights)
+    rng = np.random.default_rng([campaign.config.seeds[0], number])
+    is_repeated = bool(np.count_nonzero(weight) < len(starts))
+    chosen = rng.choice(len(frame), size=len(starts), replace=is_repeated, p=weight / weight.sum())
+    for path, i in zip(starts, chosen, strict=True):
+        table = found.tables[owner[i]]
+        write_frame(table.with_name(f"{campaign.name}.pdb"), trajectory_of(table), int(frame[i]), path)
 
 
-def _analyse(
-    config: EnsembleConfig, adaptive: AdaptiveConfig, n_rounds: int, states: list[State]
-) -> tuple[Reweighting, list[Run], list[Path]]:
-    """Reweight the relaxations of the first rounds; return the result, the runs and their jump tables."""
-    tables = find_runs([config.out / f"round_{number:02d}" for number in range(n_rounds)])
-    torsions = TorsionTable.from_topology(tables[0].with_name(f"{_name(config)}.pdb"))
-    for state in states:
-        state.require_known(torsions)
-    runs = [read_hybrid_run(table, torsions) for table in tables]
-    require_one_ensemble(runs)
-    settings = ReweightConfig(
-        temperature=float(runs[0].facts["temperature"]),
-        lag_time=adaptive.markov_lag_time,
-        dropped_time=adaptive.dropped_time,
-        n_microstates=adaptive.n_microstates,
-        seed=config.seeds[0],
-    )
-    segments = to_segments(runs, torsions, states, [])
-    result = reweight(segments, runs[0].frame_spacing, [state.name for state in states], settings)
-    return result, runs, tables
+def _tuned(ensemble: EnsembleConfig, run_round: RunRound, tell: Callable[[str], None]) -> EnsembleConfig:
+    """Return an exact round driven as a further walker finds best, whose frames are then thrown away.
+
+    So no walker adapts, and all of a round are driven alike.
+    """
+    record = ensemble.out / "tuning.json"
+    if not record.exists():
+        hybrid = ensemble.hybrid(0, 300.0)
+        alone = replace(
+            ensemble,
+            out=ensemble.out / "tuning",
+            walkers=1,
+            structure=ensemble.of("structure", 0),
+            starts=None if ensemble.starts is None else replace(ensemble.starts, frames=None),
+            seed=max(ensemble.seeds) + 1,
+            run=ensemble.run | {"duration": hybrid.timestep * hybrid.steps_per_report},
+        )
+        tell(f"{ensemble.out.name}: tuning the driving")
+        tasks = open_store(alone)
+        run_round(tasks, alone.out)
+        found = tasks[0].folder / f"{tasks[0].name}.tuning.json"
+        write_whole(record, found.read_bytes())
+    # also where it was cut between the two
+    shutil.rmtree(ensemble.out / "tuning", ignore_errors=True)
+    chosen = json.loads(record.read_text())["chosen"]
+    driving = {
+        "driven_steps": chosen["drivenSteps"],
+        "steps_per_perturbation": chosen["stepsPerPerturbation"],
+        "sigma": chosen["sigma"],
+        "driving_timestep": chosen["drivingStepSize"],
+    }
+    return replace(ensemble, run=ensemble.run | driving | {"is_tuned": False})
 
 
-def _judge_round(
-    config: EnsembleConfig, adaptive: AdaptiveConfig, number: int, folder: Path, bundle: Path, states: list[State]
-) -> Round:
-    """Return what the rounds so far say, from round.json or by reweighting all of their segments."""
-    file = folder / "round.json"
+def _judge_round(campaign: _Campaign, number: int) -> Round:
+    """Return what the rounds so far say, from round.json or by judging all of them."""
+    file = campaign.folder(number) / "round.json"
     if file.exists():
         return Round(**json.loads(file.read_text()))
-    result, _, _ = _analyse(config, adaptive, number + 1, states)
+    findings = campaign.findings(number + 1)
     found = Round(
         number,
-        {one.name: one.free_energy for one in result.populations},
-        {one.name: one.free_energy_sd for one in result.populations},
-        {one.name: "; ".join(one.refusals) for one in result.populations if one.refusals},
-        float(sum(len(part) for part in result.segments) * result.frame_spacing),
-        inspect_bundle(bundle)["sha256"],
+        {one.name: one.free_energy for one in findings.estimates},
+        {one.name: one.error for one in findings.estimates},
+        {one.name: one.refusal for one in findings.estimates if one.refusal},
+        float(findings.md_time),
+        inspect_bundle(campaign.bundle(number))["sha256"],
+        {one.name: one.evidence for one in findings.estimates if one.evidence},
     )
     write_whole(file, (json.dumps(asdict(found), indent=1) + "\n").encode())
     return found
-
-
-def _choose_starts(
-    config: EnsembleConfig, adaptive: AdaptiveConfig, number: int, starts: Sequence[Path], states: list[State]
-) -> None:
-    """Write a frame for each walker, more often from microstates that few relaxations have seen.
-
-    Source: least-counts adaptive sampling, G. R. Bowman, D. L. Ensign & V. S. Pande, J. Chem. Theory Comput. 6, 787
-    (2010).
-    """
-    result, runs, tables = _analyse(config, adaptive, number, states)
-    place = {run.name: i for i, run in enumerate(runs)}
-    owner = np.concatenate([np.full(len(part), place[part.run]) for part in result.segments])
-    frame = np.concatenate([part.first_frame + np.arange(len(part)) for part in result.segments])
-    labels = np.concatenate(result.labels) if result.labels else np.zeros(len(frame), dtype=int)
-    weight = 1.0 / np.bincount(labels)[labels]
-    rng = np.random.default_rng([config.seeds[0], number])
-    chosen = rng.choice(len(frame), size=len(starts), replace=len(frame) < len(starts), p=weight / weight.sum())
-    for path, i in zip(starts, chosen, strict=True):
-        table = tables[owner[i]]
-        write_frame(table.with_name(f"{_name(config)}.pdb"), trajectory_of(table), int(frame[i]), path)
-
-
-def _make_bundle(
-    config: EnsembleConfig, adaptive: AdaptiveConfig, number: int, bundle: Path, states: list[State]
-) -> None:
-    """Train the first model, or refit it on the relaxations of all rounds before."""
-    from openmm_latent.training import train_gldp
-
-    bundle.parent.mkdir(parents=True, exist_ok=True)
-    first = _bundle(config, adaptive, 0)
-    assert isinstance(config.structure, Path)
-    data = load_trajectories(config.structure, adaptive.training)
-    settings: dict[str, Any] = {
-        "config": adaptive.config,
-        "propagator": adaptive.propagator,
-        "seed": config.seeds[0],
-        "out": bundle,
-        "progress": False,
-        # one folder for all rounds: the autoencoder of the first is found there
-        "work_directory": Path(f"{first}.work"),
-    }
-    if number == 0:
-        require(
-            adaptive.lag_time is not None,
-            f"config key adaptive.lag_time is missing; give it, as model {bundle} is to be trained",
-        )
-        train_gldp(data, lag_time=float(adaptive.lag_time or 0), **settings)
-        return
-    lag_time = adaptive.lag_time or float(inspect_bundle(first)["lag_time"])
-    result, runs, tables = _analyse(config, adaptive, number, states)
-    series = _series(config, data, result.segments, runs, tables)
-    if adaptive.refit == "koopman":
-        train_gldp(data, lag_time=lag_time, series=series, **{**settings, "propagator": "koopman"})
-    else:
-        train_gldp(series, lag_time=lag_time, **settings)
-
-
-def _series(
-    config: EnsembleConfig, data: TrajectorySet, segments: list[Segment], runs: list[Run], tables: list[Path]
-) -> TrajectorySet:
-    """Return the positions of relaxation segments as training data, one entry a segment."""
-    files = [trajectory_of(table) for table in tables]
-    whole = load_trajectories(tables[0].with_name(f"{_name(config)}.pdb"), files, atoms=data.model_atoms)
-    place = {run.name: i for i, run in enumerate(runs)}
-    # a single frame has no successor
-    used = [part for part in segments if len(part) >= 2]
-    positions = [whole.positions[place[part.run]][part.first_frame : part.first_frame + len(part)] for part in used]
-    names = [str(files[place[part.run]]) for part in used]
-    facts = {key: runs[0].facts.get(key) for key in ("temperature", "force_field")}
-    return replace(
-        whole, positions=positions, files=names, digest=f"{whole.digest} {len(used)} segments", provenance=facts
-    )
 
 
 def _line(found: Round) -> str:
@@ -293,31 +272,33 @@ def _line(found: Round) -> str:
     return f"round {found.number}: {found.md_time / 1000:g} ns of relaxation; {'; '.join(told)}"
 
 
-def _settings(config: EnsembleConfig, adaptive: AdaptiveConfig) -> dict[str, Any]:
+def _settings(campaign: _Campaign) -> dict[str, Any]:
     """Return what makes this campaign itself; rounds and their precision may change as it goes on."""
-    settings = {key: value for key, value in asdict(adaptive).items() if key not in ("rounds", "error")}
+    config = campaign.config
+    settings = {key: value for key, value in asdict(campaign.adaptive).items() if key not in ("rounds", "error")}
     settings |= {"model": config.model, "structure": config.structure, "walkers": config.walkers, "run": config.run}
     return json.loads(json.dumps(settings, default=str))
 
 
-def _refuse_another(config: EnsembleConfig, adaptive: AdaptiveConfig) -> None:
-    mark = config.out / MARK
+def _refuse_another(campaign: _Campaign) -> None:
+    out = campaign.config.out
+    mark = out / MARK
     if not mark.exists():
         return
     before = json.loads(mark.read_text()).get("adaptive")
-    require(before is not None, f"out {config.out} holds a plain ensemble; give another folder for the campaign")
-    for key, value in _settings(config, adaptive).items():
+    require(before is not None, f"out {out} holds a plain ensemble; give another folder for the campaign")
+    for key, value in _settings(campaign).items():
         require(
-            before.get(key) == value,
-            f"out {config.out} holds a campaign with {key} {before.get(key)!r}, and {value!r} is asked for; give "
-            f"another folder, or the same {key}",
+            before.get(key, value) == value,
+            f"out {out} holds a campaign with {key} {before.get(key)!r}, and {value!r} is asked for; give another "
+            f"folder, or the same {key}",
         )
 
 
-def _write_mark(config: EnsembleConfig, adaptive: AdaptiveConfig, rounds: list[Round]) -> None:
+def _write_mark(campaign: _Campaign, rounds: list[Round]) -> None:
     found = {
         "code_version": __version__,
-        "adaptive": _settings(config, adaptive),
-        "rounds": [asdict(r) for r in rounds],
+        "adaptive": _settings(campaign),
+        "rounds": [asdict(one) for one in rounds],
     }
-    write_whole(config.out / MARK, (json.dumps(found, indent=1) + "\n").encode())
+    write_whole(campaign.config.out / MARK, (json.dumps(found, indent=1) + "\n").encode())

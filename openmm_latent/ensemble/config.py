@@ -13,9 +13,12 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from openmm_latent.errors import LatentError, require
 from openmm_latent.hybrid import HybridConfig
+from openmm_latent.propagators.proposal import ProposalConfig
 
 #: Keys of a walker's own, which stand at the top level of the file.
 _OF_WALKERS = ("temperature", "seed")
+#: Of a walker in an exact campaign.
+_FEWEST_FRAMES = 10
 
 
 @dataclass(frozen=True)
@@ -63,21 +66,38 @@ class ClusterConfig:
 
 @dataclass(frozen=True)
 class AdaptiveConfig:
-    """Rounds of sampling, reweighting and refitting."""
+    """Rounds of sampling, judging and refitting."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
     states: list[str]  # whose free energies must converge, as "left=phi>0"
     rounds: int = 5  # at most
     error: float = 1.0  # [kJ/mol] of each free energy, at which the rounds end, if it changed by no more
-    refit: Literal["koopman", "retrain"] = "koopman"  # the propagator in closed form, or the whole model
     training: list[Path] = field(default_factory=list)  # what the first model was, or is to be, trained on
+
+    # "koopman" keeps the autoencoder, and fits a propagator in closed form, slow coordinates and proposals anew;
+    # "retrain" trains the whole model on relaxations alone
+    refit: Literal["koopman", "retrain"] = "koopman"
     lag_time: float | None = None  # [ps] of the refitted model; None: the first model's
     config: str = "tiny"  # size of the model
     propagator: Literal["autoregressive", "koopman", "langevin"] = "koopman"  # of the first model and of `retrain`
+    slow_features: Literal["auto", "torsions", "angles", "latent"] = "auto"  # see `train gldp --slow-features`
+    proposal: dict[str, Any] = field(default_factory=dict)  # of ProposalConfig, as broad_weight
+    compiled_for: Literal["cpu", "cuda"] | None = None  # compiles bundles, as `export --runner aoti`
+
+    # mode exact
+    burn_in: float = 0.2  # share of each walker that does not count
+
+    # other modes, whose relaxations are reweighted
     dropped_time: float | None = None  # [ps] after each accepted jump; None lets a test choose
     markov_lag_time: float | None = None  # [ps]; None chooses
     n_microstates: int = 40
+
+    @property
+    def proposal_config(self) -> ProposalConfig:
+        """How the kernels of the exact mode are fitted."""
+        config: ProposalConfig = _validated(ProposalConfig, self.proposal, "adaptive.proposal")
+        return config
 
 
 @dataclass(frozen=True)
@@ -125,6 +145,11 @@ class EnsembleConfig:
         _check_cluster(self.cluster)
         if self.adaptive is not None:
             _check_adaptive(self)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether frames are Boltzmann as they are."""
+        return self.run.get("mode") == "exact"
 
     @property
     def seeds(self) -> list[int]:
@@ -255,15 +280,32 @@ def _check_adaptive(config: EnsembleConfig) -> None:
             f"config key {key} must be one value in an adaptive campaign, got a list: one Markov model describes one "
             f"ensemble",
         )
+    _ = adaptive.proposal_config
     hybrid = config.hybrid(0, 300.0)
-    require(
-        hybrid.mode != "exact",
-        "config key run.mode must be guarded or exploratory in an adaptive campaign, got exact: its frames are "
-        "Boltzmann already",
-    )
+    if config.is_exact:
+        _check_exact(adaptive, hybrid)
+        return
     n_frames = hybrid.jump_interval // hybrid.steps_per_report
     require(
         n_frames >= 4,
         f"config key run.report_interval must let an adaptive campaign see at least 4 frames between two jumps, got "
         f"{n_frames}; give at most {hybrid.jump_interval // 4} steps",
+    )
+
+
+def _check_exact(adaptive: AdaptiveConfig, hybrid: HybridConfig) -> None:
+    require(
+        0 < adaptive.burn_in < 1,
+        f"config key adaptive.burn_in must lie between 0 and 1, a share of each walker, got {adaptive.burn_in}",
+    )
+    for key in ("dropped_time", "markov_lag_time"):
+        require(
+            getattr(adaptive, key) is None,
+            f"config key adaptive.{key} is of reweighting, which frames of run.mode exact do not need, got "
+            f"{getattr(adaptive, key)}; leave it out",
+        )
+    require(
+        hybrid.n_blocks >= _FEWEST_FRAMES,
+        f"config key run.duration must give a walker of an exact campaign at least {_FEWEST_FRAMES} frames, got "
+        f"{hybrid.n_blocks}; run longer, or write frames more often (run.report_interval)",
     )

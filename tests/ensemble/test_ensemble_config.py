@@ -11,6 +11,11 @@ from openmm_latent.errors import LatentError
 
 GOOD = {"structure": "a.pdb", "model": "m.latent.pt", "out": "store", "walkers": "2"}
 ADAPTIVE = "{states: ['phi>0'], training: [md.xtc]}"
+EXACT = "{mode: exact}"
+
+
+def with_keys(more: str) -> str:
+    return ADAPTIVE.replace("}", f", {more}}}")
 
 
 def write(folder: Path, **keys: str) -> Path:
@@ -68,7 +73,17 @@ def test_one_value_serves_all_walkers_and_a_list_each(tmp_path: Path) -> None:
         ({"adaptive": "{states: ['phi>0']}"}, "config key adaptive.training is empty"),
         ({"adaptive": ADAPTIVE, "model": "[a, b]"}, "config key model must be one value in an adaptive campaign"),
         ({"adaptive": ADAPTIVE}, "config key run.report_interval must let an adaptive campaign see at least 4 frames"),
-        ({"adaptive": ADAPTIVE, "run": "{mode: exact}"}, "config key run.mode must be guarded or exploratory"),
+        ({"adaptive": with_keys("burn_in: 1"), "run": EXACT}, "config key adaptive.burn_in must lie between 0 and 1"),
+        (
+            {"adaptive": with_keys("dropped_time: 2"), "run": EXACT},
+            "adaptive.dropped_time is of reweighting",
+        ),
+        ({"adaptive": ADAPTIVE, "run": "{mode: exact, duration: 9}"}, "at least 10 frames, got 9"),
+        (
+            {"adaptive": with_keys("proposal: {broad: 1}")},
+            "adaptive.proposal.broad is unknown; did you mean",
+        ),
+        ({"adaptive": with_keys("proposal: {broad_weight: 2}")}, "broad_weight must lie between 0 and 1, got 2"),
     ],
 )
 def test_mistakes_name_their_key(tmp_path: Path, keys: dict[str, str], sentence: str) -> None:

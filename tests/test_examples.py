@@ -49,6 +49,11 @@ def test_example(script: Path, tmp_path: Path) -> None:
         assert re.search(r"([1-9]\d*) of 10 jumps accepted", text)
         by_torch, by_openmm = (float(energy) for energy in re.findall(r"(\S+) kJ/mol", text))
         assert abs(by_torch - by_openmm) < 1e-3
+    if script.stem.startswith("07"):
+        assert "ligand of 4 heavy atoms, orders of 3 of 3 bonds known, charges of the System" in text
+        accepted, n_filled = re.search(r"(\d) of 3 jumps accepted, (\d+) frames of them", text).groups()
+        assert int(n_filled) == 6 * int(accepted) > 0
+        assert "11 frames of 14 atoms without MD, 0.1 ps apart" in text
 
 
 @pytest.mark.slow

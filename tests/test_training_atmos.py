@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from atmos_models import POSITIONS, TOPOLOGY, random_model, small_config
-from complexes import complex_system, load_complex
+from complexes import SDF, complex_system, load_complex
 from openmm_latent import LatentError
 from openmm_latent.bundle import load_bundle
 from openmm_latent.data.complex_frames import complex_frames, complex_of
@@ -168,13 +168,27 @@ def test_a_complex_that_was_never_seen_needs_random_turns(trained, tmp_path):
     assert len(load_bundle(path).manifest.atoms) == 14
 
 
+def test_bond_orders_must_be_known_as_in_training(tmp_path):
+    sdf, out = tmp_path / "ligand.sdf", tmp_path / "b.latent.pt"
+    sdf.write_text(SDF)
+    knowing = save_weights(tmp_path / "k.weights.pt", random_model(turns=True), {"knows_orders": True})
+    with pytest.raises(
+        LatentError, match=r"were trained with orders of bonds in ligands; pass ligands \(--ligand\), SDF"
+    ):
+        bind_atmos(knowing, TOPOLOGY, POSITIONS, out)
+    ignorant = save_weights(tmp_path / "i.weights.pt", random_model(turns=True), {"knows_orders": False})
+    with pytest.raises(LatentError, match=r"without orders of bonds in ligands; leave ligands \(--ligand\) out"):
+        bind_atmos(ignorant, TOPOLOGY, POSITIONS, out, ligands=[sdf])
+    assert bind_atmos(knowing, TOPOLOGY, POSITIONS, out, ligands=[sdf]).exists()
+
+
 def test_charges_must_be_known_as_in_training(trained, tmp_path):
     topology, positions = load_complex()
     system, out = complex_system(topology), tmp_path / "b.latent.pt"
     with pytest.raises(LatentError, match="were trained without charges of a System; leave system out"):
         bind_atmos(trained[1], topology, positions, out, system=system)
     weights = save_weights(tmp_path / "c.weights.pt", random_model(turns=True), {"knows_charges": True})
-    with pytest.raises(LatentError, match="were trained with charges of a System; pass system, so that"):
+    with pytest.raises(LatentError, match=r"with charges of a System; pass system \(--system\), so that"):
         bind_atmos(weights, topology, positions, out)
     assert bind_atmos(weights, topology, positions, out, system=system).exists()
     with pytest.raises(LatentError, match=r"positions must be finite and of shape \(n_particles=31, 3\) \[nm\], got"):

@@ -104,6 +104,12 @@ class ComplexTokens:
         return len(self.atoms)
 
     @property
+    def knows_orders(self) -> bool:
+        """Whether the order of a bond in a ligand is known; a structure file seldom tells, an SDF file does."""
+        inside = self.is_ligand[self.token[self.bonds]].all(axis=1)
+        return bool((self.orders[inside] > 0).any())
+
+    @property
     def names(self) -> list[str]:
         """What each token is: a residue's name or an element's symbol."""
         symbols = [app.Element.getByAtomicNumber(int(self.elements[atom])).symbol for atom in self.centres]

@@ -417,6 +417,7 @@ def _training_facts(
         "validation": [example.name for example in validation],
         "references": {} if config.turns else describe_references(examples),
         "knows_charges": all(example.tokens.knows_charges for example in examples),
+        "knows_orders": any(example.tokens.knows_orders for example in examples),
         "seed": seed,
         "digest": _digest(examples),
         **dict(facts or {}),

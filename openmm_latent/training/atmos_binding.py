@@ -75,6 +75,13 @@ def bind_atmos(
         f"{'pass system' if training.get('knows_charges') else 'leave system out'} (--system), so that the model sees "
         f"what it knows",
     )
+    knew_orders = bool(training.get("knows_orders", tokens.knows_orders))  # files of before do not tell
+    require(
+        tokens.knows_orders == knew_orders or not tokens.is_ligand.any(),
+        f"weights {weights} were trained {'with' if knew_orders else 'without'} orders of bonds in ligands; "
+        f"{'pass ligands (--ligand), SDF files that tell them' if knew_orders else 'leave ligands (--ligand) out'}, so "
+        f"that the model sees what it knows",
+    )
     trunk = None if features is None else read_trunk_features(features, tokens)
     return export_complex(
         model, topology, positions, out, tokens=tokens, trunk=trunk, n_steps=n_steps, is_ode=is_ode, training=training

@@ -144,10 +144,14 @@ def test_the_loss_does_not_change_with_the_axes():
 
 @pytest.mark.slow
 def test_it_learns_which_frame_follows_which():
-    """The hinge swings over each frame: after one side comes the other. By chance 21 of 24 right: 1 in 7000."""
+    """The hinge swings over each frame: after one side comes the other. By chance 21 of 24 right: 1 in 7000.
+
+    The noise is the published one: with that of `tiny`, which goes on to finer motions, 400 steps do not suffice.
+    """
     config = dataclasses.replace(
         SMALL, max_stride=1, n_windows=4, n_draws=16, n_steps=400, learning_rate=5e-3, average=0.97
     )
+    config = dataclasses.replace(config, sigma_first=0.1, least_diffusion_time=0.01)
     losses = []
     model = train_confrover(
         [RUNS], config=config, objectives=["trajectory"], progress=lambda *told: losses.append(told[2])

@@ -276,6 +276,9 @@ def test_training_goes_on_from_other_weights_and_leaves_them_alone():
     for name, part in second.state_dict().items():
         torch.testing.assert_close(part, before[name], atol=1e-5, rtol=0)
         assert torch.equal(first.state_dict()[name], before[name])
+    coarser = dataclasses.replace(one, sigma_first=0.3)
+    tables = train_confrover([RUNS], config=coarser, start=first).decoder.noise_of_rotations.angles
+    assert torch.equal(tables, ConfRover(coarser).decoder.noise_of_rotations.angles)
     wider = dataclasses.replace(SMALL, decoder_width=48)
     with pytest.raises(LatentError, match="start must have the sizes of config, got another network"):
         train_confrover([RUNS], config=wider, start=first)

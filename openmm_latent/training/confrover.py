@@ -384,7 +384,8 @@ def _copy_weights(start: ConfRover, network: ConfRover) -> None:
         {name: part.shape for name, part in given.items()} == {name: part.shape for name, part in wanted.items()},
         "start must have the sizes of config, got another network; give the configuration that it was trained with",
     )
-    network.load_state_dict(given)
+    learned = {name: given[name] for name, _ in network.named_parameters()}  # not tables, which follow the noise
+    network.load_state_dict({**wanted, **learned})
 
 
 def _key(

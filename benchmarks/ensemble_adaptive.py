@@ -128,7 +128,8 @@ def run_alone(config: EnsembleConfig, spent: Spent) -> tuple[Round, Spent]:
         file.write_text(json.dumps({"duration": config.run["duration"] * factor, "training_cpu_s": training}))
     settled = json.loads(file.read_text())
     run = {**config.run, "duration": settled["duration"]}
-    alone = replace(config, out=config.out.with_name("single"), run=run, adaptive=replace(config.adaptive, rounds=1))
+    once = replace(config.adaptive, rounds=1)
+    alone = replace(config, out=config.out.with_name("single"), run=run, adaptive=once, seed=1001)
     own = Spent(file.with_name("single_spent.json"))
     return run_campaign(alone, own), own
 

@@ -4,7 +4,7 @@
 |---|---|---|
 | WLALL | files 00-15 of ../shared/data/wlall, 0.1 ns a frame | 32 starts of files 16-19, 20 ns from each |
 | 60 residues | the first 80 % of one trajectory of 100 ns | the rest of it, later in time |
-| small proteins | five, 60 ps each (small_proteins.py) | four others |
+| small proteins | five, 60 ps each (small_proteins.py) | three others |
 | thrombin's pocket with its ligand | two replicas of 140 ps (atmos_pocket.py) | a third one |
 
 Also: sampling by the ordinary instead of the stochastic differential equation, one level of frames instead of two,
@@ -102,7 +102,7 @@ def print_tables(found: dict) -> None:
         rows = {name: row for name, row in found["the pocket's third replica"].items() if isinstance(row, dict)}
         for part in ("ligand", "complex"):
             print_table(part, TABLE_3, {name: row[part] for name, row in rows.items()})
-    for stage in ("guarded jumps in the pocket", "400 frames of 139 residues"):
+    for stage in (list(atmos_wlall.STAGES)[1], "guarded jumps in the pocket", "400 frames of 139 residues"):
         if stage in found:
             print(f"\n{stage}: {json.dumps(found[stage])}")
 

@@ -23,7 +23,7 @@ from openmm_latent.training.atmos_binding import reference_of
 
 OUT = Path(__file__).parents[1] / "benchmark_output" / "atmos_small"
 TRAINED_PROTEINS = ("chignolin", "trp_cage", "villin", "adk_nmp", "ubiquitin")
-UNSEEN_PROTEINS = ("bba", "atlas_7lp1", "adk_lid", "atlas_7jfl")
+UNSEEN_PROTEINS = ("bba", "atlas_7lp1", "adk_lid")
 #: Share of the one trajectory of the 60-residue protein that trains; what comes after it tests.
 TIME_SPLIT = 0.8
 SIXTY_SPACING = 500.0  # [ps]
@@ -58,8 +58,8 @@ VARIANTS = {
     "wlall": Variant("wlall", 500.0, 1400, WLALL_CONFIG),
     "pocket": Variant("pocket", 5.0, 700),
     "wlall one level": Variant("wlall", 100.0, 2800, replace(WLALL_CONFIG, upsampling=1)),
-    "proteins": Variant("proteins", 2.5, 500, replace(LARGER_CONFIG, turns=True, n_crop=40)),
-    "sixty": Variant("sixty", 2500.0, 350),
+    "proteins": Variant("proteins", 2.5, 320, replace(LARGER_CONFIG, turns=True, n_crop=40)),
+    "sixty": Variant("sixty", 2500.0, 200),
     "pocket one level": Variant("pocket", 1.0, 700, replace(LARGER_CONFIG, upsampling=1)),
 }
 

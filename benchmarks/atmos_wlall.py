@@ -15,7 +15,7 @@ from openmm import app, unit
 
 from openmm_latent.data.complex_frames import complex_of
 from openmm_latent.geometry import superpose
-from openmm_latent.metrics import lagged_pair_jsd
+from openmm_latent.metrics import lagged_pair_jsd, mean_pairwise_rmsd
 from openmm_latent.models.atmos.module import BoundComplex
 from openmm_latent.models.atmos.sampling import fill_intervals
 from openmm_latent.models.confrover import load_weights
@@ -23,6 +23,7 @@ from openmm_latent.models.confrover import load_weights
 N_STARTS, N_FRAMES = 32, 200  # frames of 0.1 ns after each start
 LAGS = (1, 5, 16)  # frames, of lagged pairs
 N_STATES = 36
+CHOSEN_FRAMES, CHOSEN_FROM = 100, (1.0, 1.1, 1.15, 1.2)  # noise scales
 
 
 @torch.no_grad()
@@ -139,6 +140,25 @@ def compare() -> dict:
     }
 
 
+def choose_noise() -> dict:
+    """Compare how far apart frames lie [Å] with MD, from starts in training files: what `NOISE_SCALES` is chosen by."""
+    data = Data()
+    runs = [(run, place) for run in range(len(data.train) - 4, len(data.train)) for place in range(0, 4800, 1200)]
+    references = [data.train[run][place : place + CHOSEN_FRAMES + 1] for run, place in runs]
+    first = np.stack([reference[0] for reference in references])
+    tokens = complex_of(data.training, name="wlall").tokens
+
+    def spread(paths: np.ndarray | list[np.ndarray]) -> float:
+        alphas = [superpose(path, data.structure)[:, data.cas] for path in paths]
+        return float(10.0 * np.mean([mean_pairwise_rmsd(one, None, seed=1) for one in alphas]))
+
+    settings = {"ODE": (True, 1.0)} | {f"SDE, noise scale {scale:g}": (False, scale) for scale in CHOSEN_FROM}
+    return {"MD": spread(references)} | {
+        name: spread(draw(bound("wlall", tokens, data.structure, *how), first, CHOSEN_FRAMES, True, seed=1))
+        for name, how in settings.items()
+    }
+
+
 def others_of(paths: list[np.ndarray], wlall: Wlall) -> dict:
     """Return divergences of torsions and of lagged pairs from all test files [nats], and the share of sound frames."""
     data = wlall.data
@@ -166,4 +186,4 @@ def facts() -> dict:
     }
 
 
-STAGES = {"WLALL": compare}
+STAGES = {"WLALL": compare, "mean pairwise RMSD from training frames": choose_noise}

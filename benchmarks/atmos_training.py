@@ -63,8 +63,9 @@ VARIANTS = {
     "pocket one level": Variant("pocket", 1.0, 700, replace(LARGER_CONFIG, upsampling=1)),
 }
 
-#: Of the stochastic sampler's fresh noise: what gives frames as far apart as MD's, from starts in training data. The
-#: paper raises it, too, "to encourage diversity"; a small network's denoised frames lie too near their mean.
+#: Of the stochastic sampler's fresh noise: what gives frames as far apart as MD's, from starts in training data of
+#: WLALL and of the pocket; plain for the others. The paper raises it, too, "to encourage diversity": a small network's
+#: denoised frames lie too near their mean.
 NOISE_SCALES = {"wlall": 1.15, "pocket": 1.0, "sixty": 1.0, "proteins": 1.0}
 
 

@@ -4,17 +4,18 @@ import numpy as np
 import openmm
 import torch
 from atmos_pocket import FRICTION, SEEDS, TEMPERATURE, TIMESTEP, pocket, simulation_of
-from atmos_scores import complex_scores
+from atmos_scores import ANGSTROM, complex_scores
 from atmos_training import OUT, bound, pocket_complex, pocket_replica, trained
 from atmos_wlall import draw
 from openmm import app, unit
 
 from openmm_latent import LatentModel
-from openmm_latent.geometry import superpose
+from openmm_latent.geometry import rmsd, superpose
 from openmm_latent.metrics import clash_counts
 from openmm_latent.training.atmos_binding import export_complex
 
 N_DRAWS, N_FRAMES = 3, 135  # trajectories from the held-out replica's first frame, of 1 ps a frame
+DRIFT_TIMES = (5, 15, 30, 60, 100, 135)  # [ps]
 N_JUMPS, JUMP_INTERVAL = 25, 250  # MD steps of 4 fs after each jump
 ITERATIONS = (100, 1000)  # of the minimisation after a jump, at most; 100 is the guard's default
 BURN_IN = 250
@@ -51,6 +52,11 @@ def replica() -> dict:
                 for key in each[0][part]
             }
             for part in each[0]
+        } | {
+            "RMSD to the start [Å]": {
+                f"{time} ps": ANGSTROM * float(np.mean([rmsd(path[time : time + 1], path[0])[0] for path in paths]))
+                for time in DRIFT_TIMES
+            }
         }
     return result
 

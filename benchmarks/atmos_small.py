@@ -74,6 +74,7 @@ def settings() -> dict:
     return {
         "networks": networks,
         "WLALL": "files 00-15 train, 16-19 test; " + json.dumps(atmos_wlall.facts()),
+        "ConfRover and GLDP": "WLALL's networks as confrover_small.py left them, trained on the same files",
         "60-residue protein": f"first {TIME_SPLIT:g} of one trajectory trains, the rest tests",
         "small proteins": {"train": TRAINED_PROTEINS, "test": UNSEEN_PROTEINS},
         "noise scale of the sampler": NOISE_SCALES,

@@ -3,10 +3,10 @@
 import numpy as np
 import openmm
 import torch
+from atmos_drawing import draw
 from atmos_pocket import FRICTION, SEEDS, TEMPERATURE, TIMESTEP, pocket, simulation_of
 from atmos_scores import ANGSTROM, complex_scores
 from atmos_training import OUT, bound, pocket_complex, pocket_replica, trained
-from atmos_wlall import draw
 from openmm import app, unit
 
 from openmm_latent import LatentModel

@@ -5,10 +5,10 @@ proteins have a second run from the same start (atmos_replicas.py).
 """
 
 import numpy as np
+from atmos_drawing import draw
 from atmos_replicas import second_run
 from atmos_scores import Target, table
 from atmos_training import SIXTY_SPACING, TIME_SPLIT, UNSEEN_PROTEINS, bound, sixty
-from atmos_wlall import draw
 from confrover_training import protein_data
 
 from openmm_latent.data.complex_frames import ComplexFrames, complex_of

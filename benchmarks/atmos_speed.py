@@ -48,11 +48,11 @@ def sampling(is_filled: bool) -> dict:
     from dataclasses import replace
 
     import torch
+    from atmos_drawing import draw
 
     from openmm_latent.data.complex_tokens import read_tokens
     from openmm_latent.models.atmos import ATMOS, CONFIGS
     from openmm_latent.models.atmos.module import BoundComplex
-    from openmm_latent.models.atmos.sampling import sample_trajectory
 
     torch.set_num_threads(1)
     topology, positions = structure()
@@ -63,10 +63,8 @@ def sampling(is_filled: bool) -> dict:
     module = BoundComplex(ATMOS(config, FRAME_TIME * UPSAMPLING, FRAME_TIME), tokens, reference).eval()
     before = _peak()
     began = time.process_time()
-    n_keys = N_FRAMES // UPSAMPLING
-    frames = sample_trajectory(
-        module, reference, n_keys, upsampling=UPSAMPLING if is_filled else 1, n_parallel=N_PARALLEL
-    )
+    n_frames = N_FRAMES if is_filled else N_FRAMES // UPSAMPLING
+    frames = draw(module, reference[None], n_frames, is_filled, seed=1, n_parallel=N_PARALLEL)[0]
     return {
         "residues": len(tokens),
         "heavy atoms": tokens.n_atoms,

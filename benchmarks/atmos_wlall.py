@@ -5,7 +5,7 @@ reference. ConfRover's and GLDP's networks are those of confrover_small.py, whic
 """
 
 import numpy as np
-import torch
+from atmos_drawing import draw
 from atmos_scores import Target, gains, table
 from atmos_training import bound, trained
 from confrover_proteins import soundness
@@ -16,51 +16,12 @@ from openmm import app, unit
 from openmm_latent.data.complex_frames import complex_of
 from openmm_latent.geometry import superpose
 from openmm_latent.metrics import lagged_pair_jsd, mean_pairwise_rmsd
-from openmm_latent.models.atmos.module import BoundComplex
-from openmm_latent.models.atmos.sampling import fill_intervals
 from openmm_latent.models.confrover import load_weights
 
 N_STARTS, N_FRAMES = 32, 200  # frames of 0.1 ns after each start
 LAGS = (1, 5, 16)  # frames, of lagged pairs
 N_STATES = 36
 CHOSEN_FRAMES, CHOSEN_FROM = 100, (1.0, 1.1, 1.15, 1.2)  # noise scales
-
-
-@torch.no_grad()
-def draw(module: BoundComplex, starts: np.ndarray, n_frames: int, is_filled: bool, seed: int) -> np.ndarray:
-    """Draw one trajectory from each start, all at once.
-
-    Parameters
-    ----------
-    module : BoundComplex
-    starts : ndarray
-        (n_starts, n_atoms, 3) [nm]
-    n_frames : int
-        After the start; where `is_filled` the interpolator makes all but each `upsampling`-th.
-    is_filled : bool
-    seed : int
-
-    Returns
-    -------
-    ndarray
-        (n_starts, n_frames + 1, n_atoms, 3) [nm]
-    """
-    generator = torch.Generator().manual_seed(seed)
-    positions = torch.tensor(starts, dtype=torch.float32)
-    state, keys = module.initial_state(positions), [positions]
-    upsampling = module.upsampling if is_filled else 1
-    n_noise = module.noise_sizes()["jump"]
-    for _ in range(n_frames // upsampling):
-        positions, state = module.jump(positions, state, torch.randn(len(starts), n_noise, generator=generator))
-        keys.append(positions)
-    frames = torch.stack(keys, dim=1)
-    if not is_filled:
-        return frames.numpy()
-    filled = [
-        torch.cat([fill_intervals(module, one, upsampling, 1000 * seed + i).flatten(0, 1), one[-1:]])
-        for i, one in enumerate(frames)
-    ]
-    return torch.stack(filled).numpy()
 
 
 class Wlall:

@@ -13,11 +13,11 @@ from atmos_models import POSITIONS, REFERENCE, TOKENS, TOPOLOGY, bound, frames, 
 from gaussian_proteins import load_two_chains
 from openmm_latent import LatentError
 from openmm_latent.bundle import export_bundle, load_bundle
+from openmm_latent.conformations import sample_trajectory
 from openmm_latent.data.complex_tokens import read_tokens
 from openmm_latent.model import check_module
 from openmm_latent.models.atmos.alignment import superpose_each
 from openmm_latent.models.atmos.module import BoundComplex
-from openmm_latent.models.atmos.sampling import _normals, fill_intervals, sample_trajectory
 from openmm_latent.topology import describe_atoms
 
 N_TOKENS = 10
@@ -171,16 +171,19 @@ def test_scripted_and_reloaded_is_eager(module, tmp_path):
 
 
 def test_filling_draws_what_steps_with_memory_draw(module):
-    """All frames between two key frames at once: those of a whole trajectory's interval, given the same noise."""
-    keys = frames(3, size=0.03)
-    stepwise = fill_intervals(module, keys, 5, seed=3)[:, 1:]
-    n_noise = 3 * 14 * module.finer.sampler.n_draws
-    noise = torch.stack([torch.cat([_normals(n_noise, 3, step, i) for step in range(1, 5)]) for i in range(2)])
+    """All frames between two key frames at once: those of steps that hand the interpolator's memory on."""
+    keys, noise = frames(3, size=0.03), normals(module, 2, method="fill")
+    begun, ends, n_noise = keys[:-1], keys[1:], 3 * 14 * module.finer.sampler.n_draws
     with torch.no_grad():
-        at_once = module.fill(keys[:-1], keys[1:], noise)
-        forgetful = module.interpolate(at_once[:, 0], keys[1:], torch.full([2], 4.0), noise[:, n_noise : 2 * n_noise])
+        at_once = module.fill(begun, ends, noise)
+        state, stepwise = module.finer.initial_state(2), [begun]
+        for step in range(4):
+            left, of_step = torch.full([2], 5.0 - step), noise[:, step * n_noise : (step + 1) * n_noise]
+            moved, state = module.towards(stepwise[-1], ends, left, state, of_step)
+            stepwise.append(moved)
+        forgetful = module.interpolate(at_once[:, 0], ends, torch.full([2], 4.0), noise[:, n_noise : 2 * n_noise])
     assert at_once.shape == (2, 4, 14, 3)
-    torch.testing.assert_close(at_once, stepwise, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(at_once, torch.stack(stepwise[1:], dim=1), atol=1e-6, rtol=1e-6)
     assert float((at_once[:, 1] - forgetful).abs().max()) > 1e-5  # it remembers the frame before the last
 
 
@@ -204,27 +207,13 @@ def test_windows_shorter_than_the_protein_are_covered():
 # ---- whole trajectories ----------------------------------------------------------------------------------------------
 
 
-def test_bi_level_sampling_is_single_level_in_its_limits(module):
-    """Its key frames are those of single-level sampling; with an upsampling of 1 there is nothing else."""
-    single = sample_trajectory(module, REFERENCE, 4, seed=3)
-    both = sample_trajectory(module, REFERENCE, 4, upsampling=5, seed=3)
+def test_bi_level_sampling_is_single_level_in_its_limits(module, tmp_path):
+    """Its key frames are those of single-level sampling; without an interpolator there is nothing else."""
+    bundle = load_bundle(exported(module, tmp_path / "both.latent.pt"))
+    single = np.stack(list(sample_trajectory(bundle, 5, seed=3)))
+    both = np.stack(list(sample_trajectory(bundle, 21, seed=3, is_filled=True)))
     assert (single.shape, both.shape) == ((5, 14, 3), (21, 14, 3))
     assert np.array_equal(both[::5], single)
-    assert not np.array_equal(single, sample_trajectory(module, REFERENCE, 4, seed=4))
-
-
-def test_intervals_in_parallel_are_intervals_one_by_one(module):
-    together = sample_trajectory(module, REFERENCE, 4, upsampling=5, seed=3)
-    one_by_one = sample_trajectory(module, REFERENCE, 4, upsampling=5, seed=3, n_parallel=1)
-    np.testing.assert_allclose(together, one_by_one, atol=1e-4)
-
-
-def test_the_contract_fills_intervals_like_the_sampler_up_to_its_memory(module):
-    keys = frames(2, size=0.03)
-    with torch.no_grad():
-        filled = fill_intervals(module, keys, 5, seed=1)
-    assert filled.shape == (1, 5, 14, 3)
-    assert torch.equal(filled[0, 0], keys[0])
 
 
 @pytest.mark.slow
@@ -277,10 +266,6 @@ def test_what_does_not_fit_is_refused():
         bound(random_model(n_trunk_single=4))
     with pytest.raises(LatentError, match="fine_time must be 0 or the key time of 10 ps over upsampling=5, got 3 ps"):
         random_model(fine_time=3.0)
-    with pytest.raises(LatentError, match="upsampling must be 1, or that of the model's interpolator, got 7"):
-        sample_trajectory(MODULES["shift"], REFERENCE, 2, upsampling=7)
-    with pytest.raises(LatentError, match=r"start must be finite and of shape \(n_atoms, 3\) \[nm\], got \(3,\)"):
-        sample_trajectory(MODULES["shift"], np.zeros(3), 2)
     with pytest.raises(LatentError, match="n_single must be a multiple of n_heads, got 16 and 3"):
         random_model(n_heads=3)
 

@@ -146,29 +146,34 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     config = make_config(options)
-    print("campaign", flush=True)
+    umbrella = json.loads((FOLDER / "adp_umbrella.json").read_text())["reference"]
+    found = {"umbrella sampling, the reference": {key: umbrella[key] for key in ("free_energy_kcal", "error_kcal")}}
+    settings = {key: value for key, value in vars(options).items() if key != "work"}
     spent = Spent(options.work / "campaign_spent.json")
-    last = run_campaign(config, spent)
-    rounds = json.loads((config.out / "ensemble.json").read_text())["rounds"]
-    found = {"exact campaign": told(last, spent)}
-    print(found, "\nfirst model alone", flush=True)
-    found["first model alone"] = told(*run_alone(config, spent))
-    training = json.loads((options.work / "single.json").read_text())["training_cpu_s"]
-    found["first model alone"]["cpu_s"] += training
-    print(found["first model alone"], "\nplain MD", flush=True)
+
+    def add(name: str, part: dict) -> None:
+        """Note a part that is done, so that it is there if the next one is cut."""
+        found[name] = part
+        print(name, part, flush=True)
+        if options.work == WORK:
+            rounds = json.loads((config.out / "ensemble.json").read_text())["rounds"]
+            write_results(
+                "ensemble_adaptive", {"settings": settings, "found": found, "rounds": rounds, "spent": spent.entries}
+            )
+
+    print("campaign", flush=True)
+    add("exact campaign", told(run_campaign(config, spent), spent))
+    print("first model alone", flush=True)
+    alone = told(*run_alone(config, spent))
+    alone["cpu_s"] += json.loads((options.work / "single.json").read_text())["training_cpu_s"]
+    add("first model alone", alone)
+    print("plain MD", flush=True)
     kept = options.work / "plain_md.json"
     if not kept.exists():
         began = time.perf_counter()
         result = plain_md(found["exact campaign"]["cpu_s"], 1)
         kept.write_text(json.dumps(result | {"wall_s": time.perf_counter() - began}))
-    found["plain MD"] = json.loads(kept.read_text())
-    print(found["plain MD"], flush=True)
-    umbrella = json.loads((FOLDER / "adp_umbrella.json").read_text())["reference"]
-    found["umbrella sampling, the reference"] = {key: umbrella[key] for key in ("free_energy_kcal", "error_kcal")}
-    settings = {key: value for key, value in vars(options).items() if key != "work"}
-    content = {"settings": settings, "found": found, "rounds": rounds, "spent": spent.entries}
-    if options.work == WORK:
-        write_results("ensemble_adaptive", content)
+    add("plain MD", json.loads(kept.read_text()))
 
 
 if __name__ == "__main__":

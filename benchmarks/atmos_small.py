@@ -18,10 +18,7 @@ benchmark_output/atmos_small, so that the same command goes on after Ctrl-C.
 import argparse
 import ast
 import json
-import time
-from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any
 
 import atmos_complex
 import atmos_pocket
@@ -30,7 +27,7 @@ import atmos_speed
 import atmos_wlall
 import torch
 from atmos_training import NOISE_SCALES, OUT, TIME_SPLIT, TRAINED_PROTEINS, UNSEEN_PROTEINS, VARIANTS
-from results import write_results
+from results import kept, write_results
 
 from openmm_latent.models.atmos import CONFIGS
 from openmm_latent.models.atmos.network import count_parameters
@@ -41,17 +38,6 @@ STAGES = atmos_speed.STAGES | atmos_wlall.STAGES | atmos_complex.STAGES | atmos_
 TABLE_1 = ("pairwise RMSD r", "mean pairwise RMSD", "global RMSF r", "per-target RMSF r", "RMWD", "MD PCA W2")
 TABLE_1 += ("joint PCA W2", "PC-sim above 0.5", "weak contacts", "transient contacts", "t-RMSD error")
 TABLE_3 = ("RMSF r", "mean RMSF", "RMWD", "clashes a frame", "t-RMSD error")
-
-
-def kept(name: str, make: Callable[[], Any], anew: bool) -> Any:
-    """Return a stage's result, computed unless it is there."""
-    path = OUT / f"{name}.json"
-    if anew or not path.exists():
-        began = time.process_time()
-        result = make()
-        path.write_text(json.dumps({"result": result, "CPU seconds": round(time.process_time() - began, 1)}, indent=1))
-        print(f"{name}: {time.process_time() - began:.0f} CPU-s", flush=True)
-    return json.loads(path.read_text())["result"]
 
 
 def settings() -> dict:
@@ -134,7 +120,7 @@ def main() -> None:
     for name, make in STAGES.items():
         is_asked = not options.stages or name in options.stages
         if is_asked or (OUT / f"{name}.json").exists():
-            found[name] = kept(name, make, options.anew and is_asked)
+            found[name] = kept(OUT / f"{name}.json", make, options.anew and is_asked)
     print_tables(found)
     write_results("atmos_small", {"settings": settings(), **found})
 

@@ -12,8 +12,6 @@ Every finished stage stays in benchmark_output/confrover_small, so that the same
 """
 
 import argparse
-import json
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -30,20 +28,9 @@ from confrover_training import (
     trained,
     wlall,
 )
-from results import write_results
+from results import kept, write_results
 
 from openmm_latent.data.frame_windows import runs_of
-
-
-def kept(name: str, make: Callable[[], Any], anew: bool) -> Any:
-    """Return a stage's result, computed unless it is there."""
-    path = OUT / f"{name}.json"
-    if anew or not path.exists():
-        began = time.process_time()
-        result = make()
-        path.write_text(json.dumps({"result": result, "CPU seconds": round(time.process_time() - began, 1)}, indent=1))
-        print(f"{name}: {time.process_time() - began:.0f} CPU-s", flush=True)
-    return json.loads(path.read_text())["result"]
 
 
 def wlall_stages(options: argparse.Namespace) -> dict:
@@ -60,7 +47,7 @@ def wlall_stages(options: argparse.Namespace) -> dict:
 
         is_asked = not options.stages or name in options.stages
         if is_asked or (OUT / f"{name}.json").exists():
-            found[name] = kept(name, make, options.anew and is_asked)
+            found[name] = kept(OUT / f"{name}.json", make, options.anew and is_asked)
     return found
 
 
@@ -106,7 +93,7 @@ def main() -> None:
     for name, make in confrover_proteins.STAGES.items():
         is_asked = not options.stages or name in options.stages
         if is_asked or (OUT / f"{name}.json").exists():
-            found[name] = kept(name, make, options.anew and is_asked)
+            found[name] = kept(OUT / f"{name}.json", make, options.anew and is_asked)
     print_tables(found)
     write_results(
         "confrover_small",

@@ -5,8 +5,11 @@ import json
 import os
 import platform
 import sys
+import time
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 FOLDER = Path(__file__).parent / "results"
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -36,6 +39,17 @@ def write_results(name: str, content: dict) -> Path:
     path.write_text(json.dumps(provenance() | content, indent=1) + "\n")
     print(f"wrote benchmarks/results/{path.name}")
     return path
+
+
+def kept(path: Path, make: Callable[[], Any], anew: bool) -> Any:
+    """Return a stage's result from its file, or compute it and keep it there with the CPU seconds it took."""
+    if anew or not path.exists():
+        began = time.process_time()
+        result = make()
+        seconds = round(time.process_time() - began, 1)
+        path.write_text(json.dumps({"result": result, "CPU seconds": seconds}, indent=1))
+        print(f"{path.stem}: {seconds:.0f} CPU-s", flush=True)
+    return json.loads(path.read_text())["result"]
 
 
 def shared_data(folder: str) -> Path:

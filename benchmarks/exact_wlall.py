@@ -52,7 +52,6 @@ OUTPUT = Path(__file__).parents[1] / "benchmark_output"
 WORK = OUTPUT / "exact_wlall"
 MD = OUTPUT / "wlall_md"
 TEMPERATURE, TIMESTEP, HYDROGEN_MASS = 300.0, 0.004, 3.0
-RELAXATION = 250  # MD steps between jumps, 1 ps
 SPACING = 0.01  # [ns] between frames of the MD
 LAG_FRAMES = 10  # of TICA, 100 ps
 STATE = State.parse("phi[5]>0")
@@ -107,8 +106,8 @@ class SlowMode:
         }
 
 
-def make_simulation(bundle: Path | None, start: np.ndarray, seed: int) -> app.Simulation:
-    """Return an exact-mode simulation, or plain MD without a bundle, on the Reference platform."""
+def make_simulation(bundle: Path | None, start: np.ndarray, seed: int, relaxation: int = 1) -> app.Simulation:
+    """Return an exact-mode simulation with so many steps between jumps, or plain MD without a bundle; Reference."""
     topology = app.PDBFile(str(MD / "wlall_a.pdb")).topology
     system = build_system(topology, hydrogen_mass=HYDROGEN_MASS)
     integrator = mm.LangevinMiddleIntegrator(TEMPERATURE * unit.kelvin, 1 / unit.picosecond, TIMESTEP * unit.picosecond)
@@ -117,7 +116,7 @@ def make_simulation(bundle: Path | None, start: np.ndarray, seed: int) -> app.Si
         model = LatentModel(bundle)
         model.addRestraint(system, topology)
         integrator = model.createIntegrator(
-            topology, integrator, jumpInterval=RELAXATION, mode="exact", seed=seed, stepsPerPerturbation=1
+            topology, integrator, jumpInterval=relaxation, mode="exact", seed=seed, stepsPerPerturbation=1
         )
     simulation = app.Simulation(topology, system, integrator, mm.Platform.getPlatformByName("Reference"))
     simulation.context.setPositions(start)
@@ -135,21 +134,21 @@ def speed_of_md(start: np.ndarray) -> float:
     return (time.process_time() - began) / (5000 * TIMESTEP / 1000)
 
 
-def walk(bundle: Path, start: np.ndarray, seed: int, cpu_seconds: float) -> dict:
+def walk(bundle: Path, start: np.ndarray, seed: int, cpu_seconds: float, relaxation: int) -> dict:
     """Tune, then jump for so long; measure the speed of plain MD beside it."""
     torch.set_num_threads(1)
     seconds_per_ns = speed_of_md(start)
     began = time.process_time()
-    simulation = make_simulation(bundle, start, seed)
+    simulation = make_simulation(bundle, start, seed, relaxation)
     integrator = simulation.integrator
-    integrator.step(RELAXATION)
+    integrator.step(relaxation)
     tuning = tune_driving(simulation, n_jumps=20, sigmas=(0.1, 0.2), steps=(250, 500, 1000), blocks=(1, 2))
     tuned = time.process_time() - began
     first = integrator.getNumJumps()
     frames = []
     began = time.process_time()
     while time.process_time() - began < cpu_seconds - tuned:
-        simulation.step(RELAXATION)
+        simulation.step(relaxation)
         frames.append(simulation.context.getState(positions=True).getPositions(asNumpy=True)._value.astype(np.float32))
     return {
         "frames": np.array(frames),
@@ -192,7 +191,8 @@ def guarded_run(bundle: Path, folder: Path, nanoseconds: float, seed: int) -> di
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--cpu-seconds", type=float, default=600.0, help="of each of two exact walkers")
-    parser.add_argument("--guarded-ns", type=float, default=5.0, help="of relaxation in the guarded run")
+    parser.add_argument("--relaxation", type=int, default=250, help="MD steps of 4 fs between two exact jumps")
+    parser.add_argument("--guarded-ns", type=float, default=5.0, help="of relaxation in the guarded run; 0: none")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -203,7 +203,9 @@ def main() -> None:
     starts = [reference[0].xyz[len(reference[0]) // 4], reference[0].xyz[rare[len(rare) // 2]]]
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         walks = pool.starmap(
-            walk, [(bundle, starts[i], options.seed + i, options.cpu_seconds) for i in range(2)], chunksize=1
+            walk,
+            [(bundle, starts[i], options.seed + i, options.cpu_seconds, options.relaxation) for i in range(2)],
+            chunksize=1,
         )
     seconds_per_ns = float(np.mean([w["md_cpu_seconds_per_ns"] for w in walks]))
     plain = mode.measure(reference)
@@ -215,10 +217,12 @@ def main() -> None:
     exact["jsd_nats_to_md"] = float(jsd(exact["histogram"], plain["histogram"]))
     exact["gain"] = gain(exact["independent_samples"], exact["cpu_seconds"], plain)
     exact["walks"] = [{key: value for key, value in w.items() if key != "frames"} for w in walks]
-    guarded = guarded_run(bundle, WORK / f"guarded_seed{options.seed}", options.guarded_ns, options.seed)
+    guarded = {}
+    if options.guarded_ns > 0:
+        guarded = guarded_run(bundle, WORK / f"guarded_seed{options.seed}", options.guarded_ns, options.seed)
     told = {name: one | {"histogram": one["histogram"].tolist()} for name, one in (("MD", plain), ("exact", exact))}
     write_results(
-        "exact_wlall",
+        "exact_wlall" if options.relaxation == 250 else f"exact_wlall_{options.relaxation}_steps",
         {
             "settings": vars(options),
             "slow_mode": {"timescale_ns": mode.timescale, "border": mode.border, "edges": mode.edges.tolist()},

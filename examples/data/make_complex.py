@@ -46,30 +46,42 @@ def molecule() -> tuple[app.Topology, np.ndarray]:
     return topology, np.concatenate([peptide, ligand + np.array([0.0, 0.0, 0.42])])
 
 
-def main() -> None:
-    OUT.mkdir(exist_ok=True)
-    topology, positions = molecule()
+def vacuum_system(topology: app.Topology) -> mm.System:
+    """Return the two in vacuum, amber14, with a weak pull that keeps them together."""
     system = app.ForceField("amber14-all.xml", io.StringIO(LIGAND_XML)).createSystem(topology, constraints=app.HBonds)
     pull = mm.CustomCentroidBondForce(2, "20*max(0, distance(g1,g2)-0.6)^2")
     pull.addGroup(range(22))
     pull.addGroup(range(22, 31))
     pull.addBond([0, 1], [])
     system.addForce(pull)
-    (OUT / "complex.xml").write_text(mm.XmlSerializer.serialize(system))
+    return system
+
+
+def md_frames(n_frames: int, seed: int = 1, interval: int = 50) -> np.ndarray:
+    """Return frames of MD at 300 K, so many steps of 2 fs apart: (n_frames, 31, 3) [nm]."""
+    topology, positions = molecule()
     integrator = mm.LangevinMiddleIntegrator(300 * unit.kelvin, 1 / unit.picosecond, 2 * unit.femtosecond)
-    integrator.setRandomNumberSeed(1)
-    context = mm.Context(system, integrator, mm.Platform.getPlatformByName("Reference"))
+    integrator.setRandomNumberSeed(seed)
+    context = mm.Context(vacuum_system(topology), integrator, mm.Platform.getPlatformByName("Reference"))
     context.setPositions(positions)
     mm.LocalEnergyMinimizer.minimize(context, maxIterations=200)
-    context.setVelocitiesToTemperature(300, 1)
+    context.setVelocitiesToTemperature(300, seed)
     frames = []
-    for _ in range(300):
-        integrator.step(50)
+    for _ in range(n_frames):
+        integrator.step(interval)
         frames.append(context.getState(positions=True).getPositions(asNumpy=True)._value)
+    return np.array(frames)
+
+
+def main() -> None:
+    OUT.mkdir(exist_ok=True)
+    topology, _ = molecule()
+    (OUT / "complex.xml").write_text(mm.XmlSerializer.serialize(vacuum_system(topology)))
+    frames = md_frames(300)
     with open(OUT / "complex.pdb", "w") as file:
         app.PDBFile.writeFile(topology, frames[0] * unit.nanometer, file, keepIds=True)
     top = mdtraj.load(str(OUT / "complex.pdb")).topology
-    mdtraj.Trajectory(np.array(frames), top, time=0.1 * np.arange(300)).save_xtc(str(OUT / "complex.xtc"))
+    mdtraj.Trajectory(frames, top, time=0.1 * np.arange(300)).save_xtc(str(OUT / "complex.xtc"))
     facts = {"temperature": 300.0, "force_field": "amber14-all (ff14SB), vacuum", "frame_spacing": 0.1}
     (OUT / "complex.json").write_text(json.dumps(facts, indent=2) + "\n")
     atoms = [f"{x:10.4f}{0.0:10.4f}{z:10.4f} {element:<3} 0  0" for element, x, z in SDF_ATOMS]

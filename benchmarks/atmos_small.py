@@ -15,7 +15,6 @@ benchmark_output/atmos_small, so that the same command goes on after Ctrl-C.
     python benchmarks/atmos_small.py [--stages WLALL] [--anew]
 """
 
-import argparse
 import ast
 import json
 from dataclasses import asdict
@@ -27,7 +26,7 @@ import atmos_speed
 import atmos_wlall
 import torch
 from atmos_training import NOISE_SCALES, OUT, TIME_SPLIT, TRAINED_PROTEINS, UNSEEN_PROTEINS, VARIANTS
-from results import kept, write_results
+from results import run_stages, stage_options, write_results
 
 from openmm_latent.models.atmos import CONFIGS
 from openmm_latent.models.atmos.network import count_parameters
@@ -110,17 +109,10 @@ def _cell(score: dict, has_interval: bool) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--stages", nargs="*", default=[], help="only these, by name; all unless given")
-    parser.add_argument("--anew", action="store_true", help="score again what was scored; networks are kept")
-    options = parser.parse_args()
+    options = stage_options(__doc__.split("\n")[0])
     torch.set_num_threads(1)
     OUT.mkdir(parents=True, exist_ok=True)
-    found = {}
-    for name, make in STAGES.items():
-        is_asked = not options.stages or name in options.stages
-        if is_asked or (OUT / f"{name}.json").exists():
-            found[name] = kept(OUT / f"{name}.json", make, options.anew and is_asked)
+    found = run_stages(OUT, STAGES, options)
     print_tables(found)
     write_results("atmos_small", {"settings": settings(), **found})
 

@@ -11,8 +11,8 @@ Every finished stage stays in benchmark_output/confrover_small, so that the same
     python benchmarks/confrover_small.py [--stages "ways between two frames"] [--anew]
 """
 
-import argparse
 from collections.abc import Callable
+from functools import cache, partial
 from typing import Any
 
 import confrover_proteins
@@ -28,27 +28,21 @@ from confrover_training import (
     trained,
     wlall,
 )
-from results import kept, write_results
+from results import run_stages, stage_options, write_results
 
 from openmm_latent.data.frame_windows import runs_of
 
 
-def wlall_stages(options: argparse.Namespace) -> dict:
-    """Train what is needed, and score it."""
-    found, data = {}, None
-    for name, (score, needed) in confrover_wlall.STAGES.items():
+def wlall_stages() -> dict[str, Callable[[], Any]]:
+    """Return the stages on WLALL: each trains what it needs and scores it; data is read by the first that runs."""
+    data = cache(confrover_wlall.Data)
 
-        def make(score: Callable = score, needed: tuple[str, ...] = needed) -> Any:
-            nonlocal data
-            train = [runs_of(wlall()[0], name="wlall")]
-            models = {one: trained(one, train) for one in needed}
-            data = data or confrover_wlall.Data()
-            return score(models, data)
+    def stage(score: Callable, needed: tuple[str, ...]) -> Any:
+        train = [runs_of(wlall()[0], name="wlall")]
+        models = {one: trained(one, train) for one in needed}
+        return score(models, data())
 
-        is_asked = not options.stages or name in options.stages
-        if is_asked or (OUT / f"{name}.json").exists():
-            found[name] = kept(OUT / f"{name}.json", make, options.anew and is_asked)
-    return found
+    return {name: partial(stage, *one) for name, one in confrover_wlall.STAGES.items()}
 
 
 def print_tables(found: dict) -> None:
@@ -83,17 +77,10 @@ def _with_interval(score: dict) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--stages", nargs="*", default=[], help="only these, by name; all unless given")
-    parser.add_argument("--anew", action="store_true", help="score again what was scored; networks are kept")
-    options = parser.parse_args()
+    options = stage_options(__doc__.split("\n")[0])
     torch.set_num_threads(1)
     OUT.mkdir(parents=True, exist_ok=True)
-    found = wlall_stages(options)
-    for name, make in confrover_proteins.STAGES.items():
-        is_asked = not options.stages or name in options.stages
-        if is_asked or (OUT / f"{name}.json").exists():
-            found[name] = kept(OUT / f"{name}.json", make, options.anew and is_asked)
+    found = run_stages(OUT, wlall_stages() | confrover_proteins.STAGES, options)
     print_tables(found)
     write_results(
         "confrover_small",

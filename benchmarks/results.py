@@ -1,5 +1,6 @@
 """Where benchmark figures go: one JSON file a benchmark, with the command, the versions, the machine and the date."""
 
+import argparse
 import datetime
 import json
 import os
@@ -50,6 +51,25 @@ def kept(path: Path, make: Callable[[], Any], anew: bool) -> Any:
         path.write_text(json.dumps({"result": result, "CPU seconds": seconds}, indent=1))
         print(f"{path.stem}: {seconds:.0f} CPU-s", flush=True)
     return json.loads(path.read_text())["result"]
+
+
+def run_stages(folder: Path, stages: dict[str, Callable[[], Any]], options: argparse.Namespace) -> dict[str, Any]:
+    """Return the results of the stages asked for, and of those that were kept in the folder before."""
+    found = {}
+    for name, make in stages.items():
+        is_asked = not options.stages or name in options.stages
+        path = folder / f"{name}.json"
+        if is_asked or path.exists():
+            found[name] = kept(path, make, options.anew and is_asked)
+    return found
+
+
+def stage_options(description: str) -> argparse.Namespace:
+    """Return which stages the command line asks for, and whether anew."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--stages", nargs="*", default=[], help="only these, by name; all unless given")
+    parser.add_argument("--anew", action="store_true", help="score again what was scored; networks are kept")
+    return parser.parse_args()
 
 
 def shared_data(folder: str) -> Path:

@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from openmm_latent.bundle import Bundle, load_bundle, write_compiled
-from openmm_latent.errors import LatentError, require
+from openmm_latent.errors import LatentError, reason_of, require
 
 #: Frames and noises on which compiled methods are compared with TorchScript.
 _N_CHECKS = 8
@@ -218,10 +218,10 @@ def _compile(name: str, method: _Method, package: Path) -> None:
             program = torch.export.export(traced, inputs)
             aoti_compile_and_package(program, package_path=str(package), inductor_configs=options)
     except Exception as error:  # whatever tracing, the compiler or the linker raise
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise LatentError(
-            f"bundle '{name}': {method.name} cannot be compiled ({reason}); it takes a C++ compiler such as g++, and a "
-            f"model whose steps do not depend on the values of its input; without it the bundle runs as it is"
+            f"bundle '{name}': {method.name} cannot be compiled ({reason_of(error, 300)}); it takes a C++ compiler "
+            f"such as g++, and a model whose steps do not depend on the values of its input; without it the bundle "
+            f"runs as it is"
         ) from error
     finally:
         chatter.setLevel(level)

@@ -12,3 +12,8 @@ def require(condition: bool, sentence: str) -> None:
     """Raise `LatentError(sentence)` unless `condition` holds."""
     if not condition:
         raise LatentError(sentence)
+
+
+def reason_of(error: Exception, n_most: int = 160) -> str:
+    """Return what another library's exception says, on one line of at most so many characters; its name if nothing."""
+    return " ".join(str(error).split())[:n_most] or type(error).__name__

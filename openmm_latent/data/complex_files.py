@@ -12,7 +12,7 @@ from openmm import app, unit
 from openmm_latent.data.complex_tokens import ATOM, ComplexTokens
 from openmm_latent.data.sdf import match_molecule, read_sdf
 from openmm_latent.data.trajectories import load_topology
-from openmm_latent.errors import LatentError, require
+from openmm_latent.errors import LatentError, reason_of, require
 
 #: Endings of Amber's files.
 PRMTOP, INPCRD = (".prmtop", ".parm7", ".top"), (".inpcrd", ".rst7", ".restrt", ".crd", ".ncrst")
@@ -45,8 +45,7 @@ def read_system(path: str | Path, topology: app.Topology, solvent: str = "vacuum
     try:
         system = _from_xml(path) if path.suffix.lower() == ".xml" else _from_prmtop(path, solvent)
     except Exception as error:  # the readers raise whatever the broken line makes them raise
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
-        raise LatentError(f"system file {path} cannot be read ({reason}); write it again") from error
+        raise LatentError(f"system file {path} cannot be read ({reason_of(error)}); write it again") from error
     require(
         system.getNumParticles() == topology.getNumAtoms(),
         f"system file {path} has {system.getNumParticles()} particles, but the structure has {topology.getNumAtoms()} "
@@ -97,8 +96,7 @@ def read_positions(path: str | Path, topology: app.Topology) -> np.ndarray:
     except LatentError:
         raise
     except Exception as error:  # the readers raise whatever the broken line makes them raise
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
-        raise LatentError(f"coordinates file {path} cannot be read ({reason}); write it again") from error
+        raise LatentError(f"coordinates file {path} cannot be read ({reason_of(error)}); write it again") from error
     n_atoms = topology.getNumAtoms()
     require(
         positions is not None and len(positions) == n_atoms,

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from openmm_latent.errors import LatentError, require
+from openmm_latent.errors import LatentError, reason_of, require
 
 #: Formats whose frames carry a time stamp that mdtraj hands on; in others it only counts frames.
 _TIMED = {".xtc", ".trr", ".nc", ".netcdf", ".ncdf", ".h5", ".lh5", ".gro"}
@@ -79,9 +79,8 @@ def reading(path: Path, what: str = "trajectory file") -> Iterator[None]:
     except LatentError:
         raise
     except (OSError, RuntimeError, ValueError, KeyError, IndexError, TypeError, EOFError) as error:
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise LatentError(
-            f"{what} {path} cannot be read as {path.suffix or 'a trajectory'} ({reason}); "
+            f"{what} {path} cannot be read as {path.suffix or 'a trajectory'} ({reason_of(error)}); "
             f"it may be truncated or of another format: copy it again or leave it out"
         ) from error
 

@@ -14,7 +14,7 @@ from openmm import app, unit
 
 from openmm_latent.data.imaging import ModelAtoms, require_sound
 from openmm_latent.data.readers import read_chunks
-from openmm_latent.errors import LatentError, require
+from openmm_latent.errors import LatentError, reason_of, require
 from openmm_latent.topology import SOLVENT, heavy_atoms
 
 #: Two frame spacings count as equal when they differ by less than this fraction.
@@ -259,9 +259,9 @@ def load_topology(top: str | Path | app.Topology) -> tuple[app.Topology, np.ndar
             if suffix in {".prmtop", ".parm7"}:
                 _name_missing_elements(topology, path)
     except Exception as error:  # the readers raise whatever the broken line makes them raise
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise LatentError(
-            f"topology file {path} cannot be read ({reason}); give a PDB, mmCIF, prmtop, psf or gro file to top (--top)"
+            f"topology file {path} cannot be read ({reason_of(error)}); give a PDB, mmCIF, prmtop, psf or gro "
+            f"file to top (--top)"
         ) from error
     require(
         topology.getNumAtoms() > 0, f"topology file {path} has no atoms; give the PDB file of the system to top (--top)"

@@ -1,9 +1,10 @@
 """Nothing on the way to a jump may grow with the square of the atoms.
 
-What is counted is deterministic (numbers kept, bytes asked for), so these tests cannot fail by a busy machine; what a
-jump takes in time at up to 250 000 atoms is measured by benchmarks/suite.py.
+What is counted is memory (numbers kept, bytes asked for), so these tests cannot fail by a busy machine; what a jump
+takes in time at up to 250 000 atoms is measured by benchmarks/suite.py.
 """
 
+import gc
 import tracemalloc
 
 import numpy as np
@@ -25,7 +26,7 @@ def growth(costs):
     return (large - middle) / (middle - small)
 
 
-#: Some things do not grow evenly: the longest list of neighbours, a table of hashes.
+#: Some things do not grow evenly: the longest list of neighbours.
 LARGEST_GROWTH = 2.3
 
 
@@ -75,11 +76,12 @@ def test_a_model_and_its_jump_grow_with_the_atoms(config):
     assert growth([bytes_of_jump(n, config) for n in SIZES]) < LARGEST_GROWTH
 
 
-@pytest.mark.parametrize("n_chains", [1, 150], ids=["one chain", "many chains"])
-def test_binding_to_a_topology_grows_with_the_atoms(n_chains):
+@pytest.mark.parametrize("residues_a_chain", [None, 1], ids=["one chain", "many chains"])
+def test_binding_to_a_topology_grows_with_the_atoms(residues_a_chain):
     def peak(n_residues):
-        made, positions = peptides(n_residues, n_residues * n_chains // SIZES[0] if n_chains > 1 else 1)
+        made, positions = peptides(n_residues, n_residues // (residues_a_chain or n_residues))
         records = topo.describe_atoms(made, range(made.getNumAtoms()))
+        gc.collect()
         tracemalloc.start()
         atoms = topo.match_atoms(records, made)
         topo.whole_parents(made, atoms, positions)
@@ -89,8 +91,9 @@ def test_binding_to_a_topology_grows_with_the_atoms(n_chains):
         tracemalloc.stop()
         return found
 
-    peak(SIZES[0])  # imports
-    assert growth([peak(2 * n) for n in SIZES]) < LARGEST_GROWTH
+    # Python's tables grow by doubling, and objects it keeps for reuse are not counted: either makes a step between two
+    # near sizes uneven. Over a factor of 16 a table twice too large moves the exponent by 0.25; a square makes it 2.
+    assert np.log(peak(4800) / peak(300)) / np.log(16) < 1.3
 
 
 def test_molecules_hang_by_their_shortest_contacts_whatever_their_number(monkeypatch):

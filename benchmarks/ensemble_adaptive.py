@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -117,16 +118,19 @@ def make_config(options: argparse.Namespace) -> EnsembleConfig:
     return config
 
 
-def run_alone(config: EnsembleConfig, spent: Spent) -> tuple[Round, Spent]:
-    """Run one round with the campaign's first model for the CPU time that the campaign took."""
+def run_alone(config: EnsembleConfig, spent: Spent, rounds: int) -> tuple[Round, Spent]:
+    """Run one round with the campaign's first model for the CPU time that the campaign's rounds took."""
     assert config.adaptive is not None
     file = config.out.with_name("single.json")
-    if not file.exists():
-        training = spent.entries[0]["cpu_s"]
-        tuning, walkers = (spent.total("cpu_s", what) for what in ("round_00/tuning", "round_00"))
-        factor = (spent.total("cpu_s") - training - tuning) / walkers
-        file.write_text(json.dumps({"duration": config.run["duration"] * factor, "training_cpu_s": training}))
-    settled = json.loads(file.read_text())
+    settled = json.loads(file.read_text()) if file.exists() else {}
+    if settled.get("rounds") != rounds:  # of a campaign that has gone on since
+        shutil.rmtree(config.out.with_name("single"), ignore_errors=True)
+        training, tuning = spent.entries[0]["cpu_s"], spent.total("cpu_s", "round_00/tuning")
+        of_a_round = spent.total("cpu_s", *(f"round_{number:02d}" for number in range(rounds))) / rounds
+        duration = config.run["duration"] * (spent.total("cpu_s") - training - tuning) / of_a_round
+        settled = {"rounds": rounds, "duration": duration, "training_cpu_s": training}
+        file.with_name("single_spent.json").unlink(missing_ok=True)
+        file.write_text(json.dumps(settled))
     run = {**config.run, "duration": settled["duration"]}
     once = replace(config.adaptive, rounds=1)
     alone = replace(config, out=config.out.with_name("single"), run=run, adaptive=once, seed=1001)
@@ -162,9 +166,10 @@ def main() -> None:
             )
 
     print("campaign", flush=True)
-    add("exact campaign", told(run_campaign(config, spent), spent))
+    last = run_campaign(config, spent)
+    add("exact campaign", told(last, spent))
     print("first model alone", flush=True)
-    alone = told(*run_alone(config, spent))
+    alone = told(*run_alone(config, spent, last.number + 1))
     alone["cpu_s"] += json.loads((options.work / "single.json").read_text())["training_cpu_s"]
     add("first model alone", alone)
     print("plain MD", flush=True)

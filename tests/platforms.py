@@ -9,7 +9,9 @@ PLATFORMS = [
     pytest.param("OpenCL-single", marks=pytest.mark.opencl),
     pytest.param("OpenCL-mixed", marks=pytest.mark.opencl),
     pytest.param("OpenCL-double", marks=pytest.mark.opencl),
+    pytest.param("CUDA-single", marks=pytest.mark.cuda),
     pytest.param("CUDA-mixed", marks=pytest.mark.cuda),
+    pytest.param("CUDA-double", marks=pytest.mark.cuda),
 ]
 BITWISE = [p for p in PLATFORMS if p != "CPU"]
 

@@ -3,6 +3,10 @@
 
 #include <ATen/ATen.h>
 
+#include <cstdlib>
+
+#include "CudaRecording.h"
+
 using namespace OpenMM;
 using namespace std;
 
@@ -17,6 +21,14 @@ void CudaJumpKernel::initialize(const System& system, const LatentIntegrator& in
     PrimaryContext scope(torchStream.context());
     CommonJumpKernel::initialize(system, integrator);
     torchStream.open();
+}
+
+unique_ptr<ModuleRunner> CudaJumpKernel::makeRunner(const LatentBundle& bundle, at::Device device) {
+    unique_ptr<ModuleRunner> runner = loadModule(bundle, device);
+    const char* wish = getenv("OPENMM_LATENT_CUDA_GRAPHS");
+    if (wish != nullptr && string(wish) == "0")
+        return runner;
+    return make_unique<GraphedRunner>(bundle.name, std::move(runner), [] { return make_unique<CudaRecording>(); });
 }
 
 void CudaJumpKernel::runTorch(const function<void()>& body) {

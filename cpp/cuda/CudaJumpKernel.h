@@ -3,6 +3,7 @@
 #define OPENMM_LATENT_CUDA_JUMP_KERNEL_H_
 
 #include <functional>
+#include <memory>
 #include <string>
 
 #include "CommonJumpKernel.h"
@@ -23,6 +24,7 @@ protected:
     at::Tensor gather(OpenMM::ContextImpl& context, int bundle) override;
     void deliver(const JumpProposal& proposal, int candidate, DeviceBundle& buffers) override;
     void runTorch(const std::function<void()>& body) override;
+    std::unique_ptr<ModuleRunner> makeRunner(const LatentBundle& bundle, at::Device device) override;
 
 private:
     TorchStream torchStream;

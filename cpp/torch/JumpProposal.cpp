@@ -9,6 +9,7 @@
 #include <chrono>
 #include <cmath>
 #include <functional>
+#include <utility>
 
 #include "openmm/OpenMMException.h"
 
@@ -79,17 +80,17 @@ at::Tensor join(const vector<at::Tensor>& rows, const vector<WalkerFrame>& walke
 
 }  // namespace
 
-JumpProposal::JumpProposal(const LatentBundle& bundle, const vector<bool>& isFrozen, at::Device device)
-        : runner(loadModule(bundle, device)), name(bundle.name), numNoise(bundle.numNoise),
+JumpProposal::JumpProposal(const LatentBundle& bundle, unique_ptr<ModuleRunner> module, const vector<bool>& isFrozen)
+        : runner(std::move(module)), name(bundle.name), numNoise(bundle.numNoise),
           numPropagateNoise(bundle.numPropagateNoise), numProposeNoise(bundle.numProposeNoise),
           slowPeriods(bundle.slowPeriods), numAtoms((int64_t) bundle.particles.size()),
-          wholeMolecules(bundle, bundle.riders, device), hasState(false) {
+          wholeMolecules(bundle, bundle.riders, runner->device()), hasState(false) {
     at::Tensor mobile = at::ones({numAtoms, 1}, at::kDouble);
     for (int64_t i = 0; i < numAtoms; i++)
         if (isFrozen[bundle.particles[(size_t) i]])
             mobile[i] = 0.0;
     if (!mobile.all().item<bool>())
-        mobility = mobile.to(device);
+        mobility = mobile.to(runner->device());
 }
 
 double JumpProposal::draw(vector<WalkerFrame>& walkers) {

@@ -31,8 +31,11 @@ struct WalkerFrame {
 /** One bundle at work: turns the positions of its model atoms into displacements, and keeps the model's memory. */
 class OPENMM_LATENT_EXPORT JumpProposal {
 public:
-    /** @param isFrozen  per particle of the System, whether it has no mass and must stay */
-    JumpProposal(const LatentBundle& bundle, const std::vector<bool>& isFrozen, at::Device device);
+    /**
+     * @param runner    the bundle's module, where it is to work
+     * @param isFrozen  per particle of the System, whether it has no mass and must stay
+     */
+    JumpProposal(const LatentBundle& bundle, std::unique_ptr<ModuleRunner> runner, const std::vector<bool>& isFrozen);
 
     /**
      * Run the module once, on all candidates of all walkers, which keep theirs until the next call.

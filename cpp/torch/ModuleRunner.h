@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "openmm_latent/Export.h"
 #include "openmm_latent/LatentBundle.h"
 
 namespace OpenMMLatent {
@@ -64,7 +65,7 @@ public:
  * @throws OpenMMException if the bundle is damaged or lacks the contract's methods, or if `bundle.runner` asks for
  *     compiled methods and there are none for this device
  */
-std::unique_ptr<ModuleRunner> loadModule(const LatentBundle& bundle, at::Device device);
+OPENMM_LATENT_EXPORT std::unique_ptr<ModuleRunner> loadModule(const LatentBundle& bundle, at::Device device);
 /** Load a bundle's TorchScript module alone. */
 std::unique_ptr<ModuleRunner> loadTorchScript(const LatentBundle& bundle, at::Device device);
 

@@ -38,7 +38,11 @@ protected:
         for (int i = 0; i < system.getNumParticles(); i++)
             isFrozen.push_back(system.getParticleMass(i) == 0 && !system.isVirtualSite(i));
         for (int i = 0; i < integrator.getNumBundles(); i++)
-            proposals.push_back(std::make_unique<JumpProposal>(integrator.getBundle(i), isFrozen, device));
+            proposals.push_back(std::make_unique<JumpProposal>(*bundles[i], makeRunner(*bundles[i], device), isFrozen));
+    }
+    /** The module of a bundle, where torch works. */
+    virtual std::unique_ptr<ModuleRunner> makeRunner(const LatentBundle& bundle, at::Device device) {
+        return loadModule(bundle, device);
     }
     /**
      * The model atoms, then the riders, of the present frame, (n_atoms + n_riders, 3) float64 [nm], where torch works;

@@ -59,6 +59,24 @@ def _levi_civita() -> np.ndarray:
     return epsilon.reshape(3, 9)
 
 
+def top_eigenvector(matrices: Tensor) -> Tensor:
+    """Return unit eigenvectors of the largest eigenvalues: (b, 4, 4), symmetric and without trace -> (b, 4, 1).
+
+    By squaring, 2^24-fold power iteration: only products, so that a GPU need not wait for the host, as it does in
+    torch's eigh, and all can be recorded in a CUDA graph. Eigenvalues closer than 1e-6 of their size are not told
+    apart.
+    """
+    size = torch.linalg.matrix_norm(matrices, keepdim=True) + 1e-30
+    powers = matrices / size + torch.eye(4, dtype=matrices.dtype, device=matrices.device)  # eigenvalues of 0 to 2
+    for _ in range(6):
+        for _ in range(4):
+            powers = torch.bmm(powers, powers)
+        powers = powers / powers.diagonal(dim1=1, dim2=2).sum(dim=1).view(-1, 1, 1)
+    largest = powers.diagonal(dim1=1, dim2=2).argmax(dim=1).view(-1, 1, 1).expand(-1, 4, 1)
+    column = powers.gather(2, largest)
+    return column / torch.linalg.vector_norm(column, dim=1, keepdim=True)
+
+
 class Superposition(nn.Module):
     """Superpose frames on a reference structure, in double precision; see `superpose`."""
 
@@ -77,7 +95,8 @@ class Superposition(nn.Module):
         """Return the best proper rotations, (b, 3, 3), for sums mobile_i target_j, (b, 9), without a gradient."""
         n_batch = products.shape[0]
         matrices = torch.mm(products, self.to_quaternions).view(n_batch, 4, 4)
-        quaternion = torch.linalg.eigh(matrices)[1][:, :, 3:]  # (b, 4, 1), of the largest eigenvalue
+        # of the largest eigenvalue, (b, 4, 1)
+        quaternion = top_eigenvector(matrices) if matrices.is_cuda else torch.linalg.eigh(matrices)[1][:, :, 3:]
         pairs = torch.bmm(quaternion, quaternion.transpose(1, 2)).view(n_batch, 16)
         return torch.mm(pairs, self.to_rotation).view(n_batch, 3, 3)
 

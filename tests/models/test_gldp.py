@@ -1,9 +1,11 @@
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from scipy.spatial.transform import Rotation
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from openmm_latent.bundle import export_bundle, load_bundle
 from openmm_latent.errors import LatentError
@@ -12,6 +14,9 @@ from openmm_latent.models.gldp import CONFIGS, GLDP, GLDPConfig, autoencoder
 from openmm_latent.models.gldp.autoencoder import Pooling, adaptive_windows
 from openmm_latent.nn.superposition import orientation_gap, superpose
 from openmm_latent.nn.torsions import torsion_angles
+from openmm_latent.propagators.autoregressive import Autoregressive, AutoregressiveConfig
+from openmm_latent.propagators.koopman import Koopman, KoopmanConfig
+from openmm_latent.propagators.langevin import Langevin, LangevinConfig
 from openmm_latent.propagators.proposal import Proposal, ProposalConfig
 from openmm_latent.topology import describe_atoms
 from peptides import capped_alanine_frames, capped_alanine_topology
@@ -57,6 +62,36 @@ def with_proposal(model, kernels=("lag", "independence")):
     torch.manual_seed(4)
     model.set_proposal(Proposal(model.n_slow, model.slow_periods(), ProposalConfig(kernels=kernels)).eval())
     return model
+
+
+class Operations(TorchDispatchMode):
+    """Notes every operation that reaches a device."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.names.add(str(function))
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    "make", [None, partial(Autoregressive, config=AutoregressiveConfig()), partial(Koopman, config=KoopmanConfig()),
+             partial(Langevin, config=LangevinConfig())], ids=["none", "autoregressive", "Koopman", "Langevin"],
+)  # fmt: skip
+@pytest.mark.parametrize("config", VARIANTS, ids=variant_id)
+def test_a_jump_on_a_gpu_never_waits_for_the_host(config, make, monkeypatch):
+    """Or it could not be recorded in a CUDA graph: no value is read, no size depends on one, nothing is decomposed."""
+    model = make_model(config)
+    if make is not None:
+        model.set_propagator(make(model.n_latent))
+    monkeypatch.setattr(torch.Tensor, "is_cuda", property(lambda tensor: True))
+    with Operations() as operations, torch.inference_mode():
+        model.jump(FRAMES[:1], [], torch.zeros(1, model.n_propagate_noise))
+    words = ("scalar", "item", "nonzero", "masked_select", "unique", "lift", "linalg_eigh", "svd", "cholesky")
+    assert {name for name in operations.names if any(word in name for word in words)} == set()
+    assert len(operations.names) > 10
 
 
 def turned(frames, seed):

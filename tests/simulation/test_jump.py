@@ -76,6 +76,21 @@ def test_an_identity_jump_changes_no_bit_of_the_model_atoms(simulate, adp, platf
     np.testing.assert_allclose(positions_of(simulation), before, atol=tolerance(platform))
 
 
+@pytest.mark.parametrize("platform", [p for p in PLATFORMS if "CUDA" in str(p)])
+@pytest.mark.parametrize("toy", [toys.Shake, toys.Counter, toys.InPlace])
+def test_jumps_played_from_a_cuda_graph_are_those_of_the_module(simulate, platform, toy, monkeypatch, capfd):
+    """From the third on they are played, from the fifth on without being compared: see test_graphed_runner.py."""
+    frames = []
+    for wish in ("0", "1"):
+        monkeypatch.setenv("OPENMM_LATENT_CUDA_GRAPHS", wish)
+        simulation = simulate(toy(HEAVY, 0.005), platform, thresholds=NO_MINIMISATION)
+        for _ in range(8):
+            assert simulation.integrator.jump()
+        frames.append(positions_of(simulation))
+    np.testing.assert_allclose(frames[1], frames[0], atol=8 * tolerance(platform))
+    assert "not played from recordings" not in capfd.readouterr().err
+
+
 @pytest.mark.parametrize("platform", PLATFORMS)
 def test_constraints_hold_after_a_jump(simulate, platform):
     simulation = simulate(toys.Shake(HEAVY, 0.005), platform)

@@ -27,12 +27,13 @@ def second_run(name: str) -> np.ndarray:
     path = OUT / f"{name} second run.npy"
     if not path.exists():
         began = time.process_time()
-        np.save(path, _run(name))
+        np.save(path, run_again(name, N_FRAMES))
         print(f"second run of {name}: {time.process_time() - began:.0f} CPU-s", flush=True)
     return np.load(path)
 
 
-def _run(name: str) -> np.ndarray:
+def run_again(name: str, n_frames: int) -> np.ndarray:
+    """Run MD from the first frame of a protein's; return the start and what follows it, all atoms, as second_run."""
     folder = PROTEINS_OUT / name
     topology = app.PDBFile(str(folder / f"{name}.pdb")).topology
     first = mdtraj.load_frame(str(sorted(folder.glob("*.xtc"))[0]), 0, top=str(folder / f"{name}.pdb")).xyz[0]
@@ -45,7 +46,7 @@ def _run(name: str) -> np.ndarray:
     simulation.context.applyConstraints(1e-6)  # the file rounds to a picometre
     simulation.context.setVelocitiesToTemperature(300.0, SEED)
     frames = [first]
-    for _ in range(N_FRAMES):
+    for _ in range(n_frames):
         simulation.step(round(FRAME_SPACING / TIMESTEP))
         state = simulation.context.getState(positions=True)
         frames.append(state.getPositions(asNumpy=True).value_in_unit(unit.nanometer).astype(np.float32))

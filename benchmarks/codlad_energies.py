@@ -1,31 +1,38 @@
 """After one short minimisation: are samples of codlad_small.py as good as frames of MD?"""
 
 import time
+from pathlib import Path
 
 import numpy as np
+from atmos_replicas import run_again
 from codlad_scores import topology_of
+from openmm import app
+from small_proteins import OUT as PROTEINS_OUT
 
-from openmm_latent.data.residue_slots import ProteinFrames
+from openmm_latent.data.residue_slots import ProteinFrames, protein_frames
 from openmm_latent.data.restrained import RestrainedMinimiser
 
 #: Of the minimisation, the same for all.
 N_ITERATIONS = 200
+#: Frames of a run of MD, 0.5 ps apart: of n, the next one lies within their range with (n - 1) / (n + 1).
+N_REFERENCES = 200
+
+
+def reference_run(name: str, folder: Path) -> ProteinFrames:
+    """Return MD of one of small_proteins.py's proteins from its first frame on, with other velocities; run once."""
+    path = folder / f"{name} run again.npy"
+    if not path.exists():
+        np.save(path, run_again(name, N_REFERENCES)[1:])
+    topology = app.PDBFile(str(PROTEINS_OUT / name / f"{name}.pdb")).topology
+    return protein_frames(topology, [np.load(path)], name=name)
 
 
 class Judge:
-    """Minimises frames of one protein, all in one way, and knows the energies that frames of MD come to.
+    """Minimises frames of one protein, all in one way, and knows the energies that these frames of MD come to."""
 
-    Parameters
-    ----------
-    example : ProteinFrames
-    n_frames : int
-        Of its MD, evenly spread.
-    """
-
-    def __init__(self, example: ProteinFrames, n_frames: int):
+    def __init__(self, example: ProteinFrames):
         self.has_atom = example.residues.has_atom
-        places = np.linspace(0, len(example) - 1, n_frames).round().astype(int)
-        frames = example.positions[places]
+        frames = example.positions
         first = frames[0][self.has_atom].astype(np.float64)
         self.minimiser = RestrainedMinimiser(topology_of(example), first, "obc2", "CPU", n_iterations=N_ITERATIONS)
         self.energies = self.minimised(frames)["energies"]

@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from codlad_baselines import CartesianDiffusion, pdbfixer_rebuild
 from codlad_data import Data, load_data
-from codlad_energies import N_ITERATIONS, Judge
+from codlad_energies import N_ITERATIONS, Judge, reference_run
 from codlad_scores import averaged, rebuilt_scores
 from results import write_results
 from scipy.stats import bootstrap
@@ -56,8 +56,6 @@ SHORT = replace(CONFIG, n_epochs=6, residues_per_batch=128, clash_doubles_after=
 SAMPLED = ("chignolin", "villin", "adk_nmp", "adk_lid", "bpti", "bbflow60")
 MINIMISED = ("chignolin", "trp_cage")
 N_FRAMES, N_SAMPLES, N_CANDIDATES = 4, 4, 8
-#: Frames of MD whose range samples must meet: of n frames, MD's own next one lies within with (n - 1) / (n + 1).
-N_REFERENCES = 200
 GROUPS = ("held_out_frames", "held_out_files", "unseen_md", "unseen_others")
 
 
@@ -285,7 +283,11 @@ def energies(data: Data) -> dict:
     known = {example.name: example for example in (*data.held_out_frames, *data.unseen_md)}
     whole = {name: known[name] for name in MINIMISED}
     for name, example in whole.items():
-        judge, table[name] = Judge(example, N_REFERENCES), {}
+        judge, table[name] = Judge(reference_run(name, OUT)), {}
+        # What a perfect sampler would score: the run from which the traces come, against the other.
+        own = judge.minimised(example.positions)["energies"]
+        table[name]["MD itself"] = {**judge.shares(own), "energies": own}
+        print(name, "MD itself", {key: round(value, 1) for key, value in judge.shares(own).items()}, flush=True)
         for method, n_frames, n_samples in zip(methods.NAMES, (16, 8, 4, 6), (6, 3, 2, 1), strict=True):
             frames = spread(example, n_frames)
             samples = methods.draw(method, example, frames, n_samples)

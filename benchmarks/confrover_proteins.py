@@ -16,17 +16,14 @@ from openmm_latent.conformations import (
     model_topology,
     read_model_atoms,
 )
-from openmm_latent.data.restrained import RestrainedMinimiser
+from openmm_latent.data.restrained import Relaxation, RestrainedMinimiser, Soundness
 from openmm_latent.data.trajectories import load_topology
 from openmm_latent.geometry import rmsd, superpose
-from openmm_latent.metrics import chirality_violations, clash_counts, omega_violations, path_changes
-from openmm_latent.topology import find_structure
+from openmm_latent.metrics import path_changes
 from openmm_latent.training.confrover_binding import bind_confrover, confrover_protein
 
 STRIDES = (2, 12)  # frames of 0.5 ps
 N_CHANGES, N_STARTS, N_STEPS = 8, 4, 25
-#: The guard's bound on bonds: relative to their length in the structure.
-MAX_BOND_CHANGE = 0.25
 
 
 def changes() -> dict:
@@ -106,36 +103,34 @@ def way_of_6j56() -> dict:
     heavy = model_topology(bundle.manifest)
     minimiser = RestrainedMinimiser(heavy, way[0], "vacuum")
     done = [minimiser.relax(frame) for frame in way]
-    relaxed = np.array([one.positions for one in done])
+    minimiser.relax(way[0])
+    pulled = [minimiser.relax(frame, may_pull=True) for frame in way]
     cas = [atom.index for atom in heavy.atoms() if atom.name == "CA"]
     return {
         "Cα RMSD to the start [nm]": rmsd(way[:, cas], way[0, cas]).tolist(),
         "Cα RMSD to the end [nm]": rmsd(way[:, cas], way[-1, cas]).tolist(),
-        "before": soundness(heavy, way, way[0]),
-        "after relaxation": soundness(minimiser.topology, relaxed, relaxed[0]),
+        "before": counted(Soundness(heavy, way[0]), way),
+        "minimised": told(minimiser, way, done),
+        "minimised, or pulled from the frame before where that is not sound": told(minimiser, way, pulled),
+    }
+
+
+def told(minimiser: RestrainedMinimiser, way: np.ndarray, done: list[Relaxation]) -> dict:
+    """Return how sound relaxed frames are, their energies, and how far their Cα atoms are from those drawn."""
+    frames, cas = np.array([one.positions for one in done]), np.isin(minimiser.heavy, minimiser.cas)
+    traces = frames[:, minimiser.heavy][:, cas]
+    return counted(minimiser.soundness, frames) | {
+        "pulled": sum(one.is_pulled for one in done),
         "energy [kJ/mol]": [one.energy for one in done],
-        "largest move in relaxation [nm]": [one.largest_move for one in done],
+        "Cα RMSD to the frame drawn [nm]": [float(rmsd(a[None], b[cas])[0]) for a, b in zip(traces, way, strict=True)],
+        "Cα RMSD to the start [nm]": rmsd(traces, way[0, cas]).tolist(),
+        "Cα RMSD to the end [nm]": rmsd(traces, way[-1, cas]).tolist(),
     }
 
 
-def soundness(topology, frames: np.ndarray, structure: np.ndarray) -> dict:
-    """Count what the guard would refuse, frame by frame; the first frame, a given structure, is the measure."""
-    found = find_structure(topology)
-    heavy = np.array([atom.index for atom in topology.atoms() if atom.element.symbol != "H"])
-    place = {atom: number for number, atom in enumerate(heavy.tolist())}
-    bonds = np.array([[place[a], place[b]] for a, b in found.bonds if a in place and b in place])
-    omegas = np.array(found.omegas).reshape(-1, 4)
-    lengths, wanted = (
-        np.linalg.norm(of[:, heavy[bonds[:, 0]]] - of[:, heavy[bonds[:, 1]]], axis=2)
-        for of in (frames, structure[None])
-    )
-    omega = omega_violations(frames, omegas, structure)
-    counts = {
-        "bonds": (np.abs(lengths / wanted - 1.0) > MAX_BOND_CHANGE).sum(axis=1),
-        "hands": chirality_violations(frames, np.array(found.chiral_centres).reshape(-1, 4), structure),
-        "omegas": omega["flipped"] + omega["twisted"],
-        "clashes below 0.11 nm": clash_counts(frames[:, heavy], bonds)["total"],
-    }
+def counted(soundness: Soundness, frames: np.ndarray) -> dict:
+    """Return what is wrong with each frame, and how many are sound."""
+    counts = soundness(frames)
     sound = sum(counts.values()) == 0
     return {name: values.tolist() for name, values in counts.items()} | {"sound frames": int(sound.sum())}
 

@@ -31,7 +31,7 @@ unique_ptr<ModuleRunner> CudaJumpKernel::makeRunner(const LatentBundle& bundle, 
     return make_unique<GraphedRunner>(bundle.name, std::move(runner), [] { return make_unique<CudaRecording>(); });
 }
 
-void CudaJumpKernel::runTorch(const function<void()>& body) {
+void CudaJumpKernel::runTorch(const function<void()>& body) const {
     torchStream.run([&] {
         body();  // which waits for its results, so that those of other walkers need no events
         return true;

@@ -23,11 +23,11 @@ protected:
     at::Device device() override { return torchStream.device(); }
     at::Tensor gather(OpenMM::ContextImpl& context, int bundle) override;
     void deliver(const JumpProposal& proposal, int candidate, DeviceBundle& buffers) override;
-    void runTorch(const std::function<void()>& body) override;
+    void runTorch(const std::function<void()>& body) const override;
     std::unique_ptr<ModuleRunner> makeRunner(const LatentBundle& bundle, at::Device device) override;
 
 private:
-    TorchStream torchStream;
+    mutable TorchStream torchStream;  // runTorch changes nothing that lasts
 };
 
 }  // namespace OpenMMLatent

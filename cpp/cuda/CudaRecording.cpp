@@ -1,6 +1,7 @@
 // openmm-latent: learned latent jumps for OpenMM. MIT licence, see LICENSE.
 #include "CudaRecording.h"
 
+#include <ATen/ATen.h>
 #include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAStream.h>
 
@@ -21,13 +22,21 @@ void CudaRecording::record(const function<void()>& body) {
         exception_ptr reason = current_exception();
         // The stream must leave capture, and the allocator stop serving it from the pool, whichever was reached.
         auto device = c10::cuda::getCurrentCUDAStream().device_index();
-        for (const function<void()>& undo : {function<void()>([&] { graph.capture_end(); }), function<void()>([&] {
-                                                 c10::cuda::CUDACachingAllocator::endAllocateToPool(device, pool);
-                                             })})
+        const function<void()> undoings[] = {
+            [&] { graph.capture_end(); }, [&] { c10::cuda::CUDACachingAllocator::endAllocateToPool(device, pool); },
+            // torch 2.11 leaves its generator of random numbers in capture; one that succeeds takes it out.
+            [&] {
+                at::cuda::CUDAGraph empty;
+                empty.capture_begin(at::cuda::graph_pool_handle(), cudaStreamCaptureModeThreadLocal);
+                at::zeros({1}, at::Device(at::kCUDA, device));
+                empty.capture_end();
+            }};
+        for (auto& undo : undoings)
             try {
                 undo();
             } catch (const exception&) {  // was done before, or is what the failed capture says of itself
             }
+        cudaGetLastError();  // or the next launch would report it
         rethrow_exception(reason);
     }
 }

@@ -63,7 +63,8 @@ void TorchStream::copy(at::Tensor& rows, ComputeArray& array) const {
 at::Tensor TorchStream::view(ComputeArray& array, int numRows) const {
     CUdeviceptr pointer = dynamic_cast<CudaArray&>(array.getArray()).getDevicePointer();
     auto options = at::TensorOptions().dtype(usesDoubles(cu) ? at::kDouble : at::kFloat).device(device());
-    return at::from_blob((void*) pointer, {numRows, 3}, options);
+    // Told where it is: torch would ask the CUDA runtime, which knows nothing of OpenMM's context.
+    return at::for_blob((void*) pointer, {numRows, 3}).options(options).target_device(device()).make_tensor();
 }
 
 }  // namespace OpenMMLatent

@@ -147,18 +147,23 @@ void JumpProposal::keep(const vector<WalkerFrame>& walkers, at::Tensor& displace
             if (walker.proposal->mobility.defined())
                 rows.back().mul_(walker.proposal->mobility);
         }
-    vector<bool> usable = areUsable(displacements);
     row = 0;
     for (auto& walker : walkers) {
         JumpProposal& own = *walker.proposal;
         own.frame = walker.positions;
         own.candidates.clear();
         for (int i = 0; i < walker.numCandidates; i++, row++) {
-            own.candidates.push_back({rows[(size_t) row], usable[(size_t) row], {}});
+            own.candidates.push_back({rows[(size_t) row], false, {}});
             for (auto& tensor : states)
                 own.candidates.back().state.push_back(total == 1 ? tensor : tensor.narrow(0, row, 1).clone());
         }
     }
+    // Last, as it waits for the device: other walkers' streams may then use what this one made.
+    vector<bool> usable = areUsable(displacements);
+    row = 0;
+    for (auto& walker : walkers)
+        for (auto& candidate : walker.proposal->candidates)
+            candidate.isUsable = usable[(size_t) row++];
 }
 
 at::Tensor JumpProposal::prepareInput(at::Tensor& positions, const Vec3* box) const {

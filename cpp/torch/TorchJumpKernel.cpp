@@ -54,30 +54,52 @@ at::Tensor TorchJumpKernel::gatherOnHost(ContextImpl& context, const LatentBundl
 }
 
 bool TorchJumpKernel::proposeSlow(ContextImpl& context, int seed, JumpRecord& record) {
-    at::Tensor positions = gatherOnHost(context, *bundles[record.bundle]);
-    at::Tensor slow = proposals[record.bundle]->propagateSlow(positions, isPeriodic ? box : nullptr, seed,
-                                                              record.number, record.moduleSeconds);
-    at::Tensor values = slow.contiguous();
-    record.to.assign(values.data_ptr<double>(), values.data_ptr<double>() + values.numel());
-    return values.isfinite().all().item<bool>();
+    bool isFinite = false;
+    runTorch([&] {
+        at::Tensor positions = gatherOnHost(context, *bundles[record.bundle]);
+        at::Tensor slow = proposals[record.bundle]->propagateSlow(positions, isPeriodic ? box : nullptr, seed,
+                                                                  record.number, record.moduleSeconds);
+        at::Tensor values = slow.contiguous();
+        record.to.assign(values.data_ptr<double>(), values.data_ptr<double>() + values.numel());
+        isFinite = values.isfinite().all().item<bool>();
+    });
+    return isFinite;
 }
 
 bool TorchJumpKernel::proposeStructure(ContextImpl& context, int seed, JumpRecord& record, vector<Vec3>& from,
                                        vector<Vec3>& to) {
-    at::Tensor positions = gatherOnHost(context, *bundles[record.bundle]);
     JumpProposal& proposal = *proposals[record.bundle];
-    vector<WalkerFrame> frames = {{&proposal, positions, isPeriodic ? box : nullptr, seed, record.number, 1}};
-    record.moduleSeconds = proposal.draw(frames);
-    if (!proposal.isUsable(0))
-        return false;
-    const at::Tensor& displacements = proposal.displacements(0);
-    at::Tensor start = proposal.places().narrow(0, 0, displacements.size(0)).to(at::kCPU).contiguous();
-    at::Tensor end = (start + displacements.to(at::kCPU)).contiguous();
-    auto* first = reinterpret_cast<const Vec3*>(start.data_ptr<double>());
-    auto* last = reinterpret_cast<const Vec3*>(end.data_ptr<double>());
-    from.assign(first, first + start.size(0));
-    to.assign(last, last + end.size(0));
-    return true;
+    runTorch([&] {
+        at::Tensor positions = gatherOnHost(context, *bundles[record.bundle]);
+        vector<WalkerFrame> frames = {{&proposal, positions, isPeriodic ? box : nullptr, seed, record.number, 1}};
+        record.moduleSeconds = proposal.draw(frames);
+        if (!proposal.isUsable(0))
+            return;
+        const at::Tensor& displacements = proposal.displacements(0);
+        at::Tensor start = proposal.places().narrow(0, 0, displacements.size(0)).to(at::kCPU).contiguous();
+        at::Tensor end = (start + displacements.to(at::kCPU)).contiguous();
+        auto* first = reinterpret_cast<const Vec3*>(start.data_ptr<double>());
+        auto* last = reinterpret_cast<const Vec3*>(end.data_ptr<double>());
+        from.assign(first, first + start.size(0));
+        to.assign(last, last + end.size(0));
+    });
+    return proposal.isUsable(0);
+}
+
+double TorchJumpKernel::proposeExact(const vector<double>& slow, double sigma, int seed, JumpRecord& record) {
+    double uniform = 0;
+    runTorch([&] { uniform = proposals[record.bundle]->proposeExact(slow, sigma, seed, record); });
+    return uniform;
+}
+
+string TorchJumpKernel::getState(int bundle) const {
+    string bytes;
+    runTorch([&] { bytes = proposals[bundle]->getState(); });
+    return bytes;
+}
+
+void TorchJumpKernel::setState(int bundle, const string& bytes) {
+    runTorch([&] { proposals[bundle]->setState(bytes); });
 }
 
 }  // namespace OpenMMLatent

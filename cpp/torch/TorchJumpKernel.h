@@ -21,13 +21,11 @@ public:
     bool proposeSlow(OpenMM::ContextImpl& context, int seed, JumpRecord& record) override;
     bool proposeStructure(OpenMM::ContextImpl& context, int seed, JumpRecord& record, std::vector<OpenMM::Vec3>& from,
                           std::vector<OpenMM::Vec3>& to) override;
-    double proposeExact(const std::vector<double>& slow, double sigma, int seed, JumpRecord& record) override {
-        return proposals[record.bundle]->proposeExact(slow, sigma, seed, record);
-    }
+    double proposeExact(const std::vector<double>& slow, double sigma, int seed, JumpRecord& record) override;
     void commitState(int bundle, int candidate) override { proposals[bundle]->commitState(candidate); }
     void resetState(int bundle) override { proposals[bundle]->resetState(); }
-    std::string getState(int bundle) const override { return proposals[bundle]->getState(); }
-    void setState(int bundle, const std::string& bytes) override { proposals[bundle]->setState(bytes); }
+    std::string getState(int bundle) const override;
+    void setState(int bundle, const std::string& bytes) override;
 
 protected:
     void loadProposals(const OpenMM::System& system, const LatentIntegrator& integrator, at::Device device) {
@@ -50,7 +48,7 @@ protected:
      */
     virtual at::Tensor gather(OpenMM::ContextImpl& context, int bundle) = 0;
     /** Run `body` where torch works; a platform with a stream of its own for that overrides it. */
-    virtual void runTorch(const std::function<void()>& body) { body(); }
+    virtual void runTorch(const std::function<void()>& body) const { body(); }
 
     std::vector<const LatentBundle*> bundles;
     OpenMM::Vec3 box[3];

@@ -53,7 +53,6 @@ def interpolate(
         fine_time,
         interpolate_conformations,
         load_able,
-        model_topology,
         read_model_atoms,
     )
 
@@ -73,9 +72,7 @@ def interpolate(
         for path, argument in ((start, "start (--start)"), (end, "end (--end)"))
     )
     way = interpolate_conformations(bundle, first, last, frames, seed)
-    done = write_frames(
-        way, frames, model_topology(manifest), out, spacing, relax=(relax, stiffness, solvent, platform)
-    )
+    done = write_frames(way, frames, manifest, out, spacing, relax=(relax, stiffness, solvent, platform))
     what = f"{frames} frames of {len(manifest.atoms)} atoms, {spacing:g} ps apart"
     if 2 < in_lag_time < frames:
         what += f"; the model was trained on ways of one lag time, {in_lag_time} frames, and guesses at longer ones"

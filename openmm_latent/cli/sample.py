@@ -16,9 +16,7 @@ from openmm_latent.errors import require
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from openmm import app
-
-    from openmm_latent.bundle import Bundle
+    from openmm_latent.bundle import Bundle, Manifest
     from openmm_latent.data.restrained import Relaxation
 
 ModelOption = Annotated[Path, typer.Option(help="The bundle, e.g. protein.latent.pt.")]
@@ -73,7 +71,7 @@ def sample(
 
     - `openmm-latent sample --model complex.latent.pt --trajectory -n 400 --start complex.pdb --out traj.xtc`
     """
-    from openmm_latent.conformations import load_able, model_topology, sample_conformations
+    from openmm_latent.conformations import load_able, sample_conformations
 
     require_out(out)
     least = 2 if trajectory else 1
@@ -87,8 +85,7 @@ def sample(
         bundle, spacing = load_able(model, "sample"), 1.0
         frames = sample_conformations(bundle, n, seed)
         what = f"{n} conformations of {len(bundle.manifest.atoms)} atoms"
-    topology = model_topology(bundle.manifest)
-    done = write_frames(frames, n, topology, out, spacing, relax=(relax, stiffness, solvent, platform))
+    done = write_frames(frames, n, bundle.manifest, out, spacing, relax=(relax, stiffness, solvent, platform))
     tell(what, done, out)
 
 
@@ -118,7 +115,7 @@ def require_out(out: Path) -> None:
 def write_frames(
     frames: Iterable[np.ndarray],
     n_frames: int,
-    topology: app.Topology,
+    manifest: Manifest,
     out: Path,
     spacing: float,
     *,
@@ -126,18 +123,22 @@ def write_frames(
 ) -> list[Relaxation]:
     """Write frames (n_atoms, 3) [nm] so many ps apart, minimised if asked; return what minimisation did.
 
-    `relax` is whether, with which stiffness [kJ/mol/nm^2], in which solvent and on which platform.
+    `relax` is whether, with which stiffness [kJ/mol/nm^2], in which solvent and on which platform. Frames that are left
+    unsound are pulled from the last sound one, at first the structure to which the model was bound.
     """
+    from openmm_latent.conformations import model_topology
     from openmm_latent.data.restrained import RestrainedMinimiser
 
+    topology, structure = model_topology(manifest), np.asarray(manifest.reference_positions)
     minimiser, done = None, []
     with progress_bar() as bar, AllAtomWriter(out) as writer:
         task = bar.add_task("drawing", total=n_frames)
         for number, positions in enumerate(frames):
             if relax[0]:
                 if minimiser is None:
-                    minimiser = RestrainedMinimiser(topology, positions, relax[2], relax[3], relax[1])
-                done.append(minimiser.relax(positions))
+                    minimiser = RestrainedMinimiser(topology, structure, relax[2], relax[3], relax[1])
+                    minimiser.relax(structure)  # the first that frames may be pulled from
+                done.append(minimiser.relax(positions, may_pull=True))
                 positions = done[-1].positions
             writer.write(minimiser.topology if minimiser else topology, positions, number * spacing)
             bar.advance(task)
@@ -156,5 +157,13 @@ def tell(what: str, done: list[Relaxation], out: Path) -> None:
             f"clashes a frame: {np.mean([one.clashes_before for one in done]):.2f} before, "
             f"{np.mean([one.clashes for one in done]):.2f} after"
         )
+        pulled, unsound = sum(one.is_pulled for one in done), sum(not one.is_sound for one in done)
+        if pulled:
+            console.print(
+                f"{pulled} of {len(done)} frames stayed unsound, and were replaced by the sound one before, pulled "
+                f"towards their Cα atoms as far as its bonds allow: train longer, or on more like them"
+            )
+        if unsound:
+            console.print(f"{unsound} of {len(done)} frames are not sound: bonds, hands or peptide bonds are broken")
     paths = [out] if out.suffix.lower() == ".pdb" else [out, out.with_suffix(".pdb")]
     console.print("wrote " + " and ".join(map(str, paths)), markup=False)

@@ -1,4 +1,8 @@
-"""Minimise structures built on a Cα trace: hydrogens are added, Cα atoms are held, strained atoms give way."""
+"""Minimise structures built on a Cα trace: hydrogens are added, Cα atoms are held, strained atoms give way.
+
+Where a trace is no chain's, nothing that lies on it is sound. A structure that is can be pulled towards it instead, as
+far as its bonds allow.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +17,8 @@ from openmm import app, unit
 from openmm_latent.data.forcefields import build_system, force_field
 from openmm_latent.data.platforms import choose_platform
 from openmm_latent.errors import LatentError, require
-from openmm_latent.geometry import dihedrals
-from openmm_latent.metrics.violations import CLOSE_CUTOFF, clash_counts
+from openmm_latent.geometry import dihedrals, superpose
+from openmm_latent.metrics.violations import CLOSE_CUTOFF, MAX_OMEGA_DEVIATION, chirality_violations, clash_counts
 from openmm_latent.topology import CAPS, find_structure
 
 #: Of the harmonic restraint of each Cα [kJ/mol/nm^2]: 1 kT is 1 pm^2 away.
@@ -27,6 +31,10 @@ _OMEGA_STIFFNESS, _OMEGA_FREE = 1000.0, 0.35
 _CIS = 0.34
 #: Where minimisation stops [kJ/mol/nm].
 _TOLERANCE = 10.0
+#: A bond of another length by this share is broken.
+_MAX_BOND_CHANGE = 0.25
+#: Pulls to a trace, and steps of minimisation in each at most.
+_N_PULLS, _N_PULL_STEPS = 10, 100
 _RESTRAINT_GROUP = 31
 
 
@@ -44,6 +52,10 @@ class Relaxation:
         [nm] of a heavy atom
     clashes_before, clashes : int
         Pairs of heavy atoms nearer than 0.12 nm that are not bonded.
+    is_sound : bool
+        Whether bonds, hands and peptide bonds are those of the first frame, and no heavy atoms nearer than 0.11 nm.
+    is_pulled : bool
+        Whether this is the sound frame before, pulled towards the one that was drawn.
     """
 
     positions: np.ndarray
@@ -52,6 +64,46 @@ class Relaxation:
     largest_move: float
     clashes_before: int
     clashes: int
+    is_sound: bool
+    is_pulled: bool = False
+
+
+class Soundness:
+    """Counts what is wrong with frames of one topology, (n_frames, n_atoms, 3) [nm], measured by a sound structure."""
+
+    def __init__(self, topology: app.Topology, structure: np.ndarray):
+        found = find_structure(topology)
+        self.structure = np.asarray(structure, dtype=np.float64)
+        self.heavy = np.array([a.index for a in topology.atoms() if a.element is not app.element.hydrogen])
+        heavy = set(self.heavy.tolist())
+        pairs = [pair for pair in found.bonds if set(pair) <= heavy]
+        self.bonds = np.searchsorted(self.heavy, np.array(pairs, dtype=np.int64).reshape(-1, 2))
+        self.centres = np.array(found.chiral_centres, dtype=np.int64).reshape(-1, 4)
+        self.omegas = np.array(found.omegas, dtype=np.int64).reshape(-1, 4)
+        self.are_trans = np.abs(dihedrals(self.structure, self.omegas)) > 0.5 * np.pi
+        atoms = list(topology.atoms())
+        self.may_turn = np.array([atoms[omega[2]].residue.name == "PRO" for omega in found.omegas], dtype=bool)
+        self.lengths = self._lengths(self.structure[None])
+
+    def __call__(self, frames: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the number of broken bonds, wrong hands, bent peptide bonds and clashes of each frame."""
+        size = np.abs(dihedrals(frames, self.omegas))
+        to_planar = np.where(self.are_trans, np.pi - size, size)
+        to_planar = np.where(self.may_turn, np.minimum(size, np.pi - size), to_planar)
+        return {
+            "bonds": (np.abs(self._lengths(frames) / self.lengths - 1.0) > _MAX_BOND_CHANGE).sum(axis=1),
+            "hands": chirality_violations(frames, self.centres, self.structure),
+            "omegas": (to_planar > MAX_OMEGA_DEVIATION).sum(axis=1),
+            "clashes below 0.11 nm": clash_counts(frames[:, self.heavy], self.bonds)["total"],
+        }
+
+    def is_sound(self, positions: np.ndarray) -> bool:
+        """Return whether nothing is wrong with a frame, (n_atoms, 3) [nm]."""
+        return not any(counts[0] for counts in self(positions[None]).values())
+
+    def _lengths(self, frames: np.ndarray) -> np.ndarray:
+        heavy = frames[:, self.heavy]
+        return np.linalg.norm(heavy[:, self.bonds[:, 0]] - heavy[:, self.bonds[:, 1]], axis=2)
 
 
 class RestrainedMinimiser:
@@ -114,11 +166,8 @@ class RestrainedMinimiser:
         self.cas = [atom.index for atom in atoms if atom.name == "CA"]
         for atom in self.cas:
             self.restraint.addParticle(atom, first[atom])
-        structure = find_structure(self.topology)
-        self.omegas = np.array(structure.omegas, dtype=np.int64).reshape(-1, 4)
-        self.is_before_proline = np.array([atoms[omega[2]].residue.name == "PRO" for omega in structure.omegas])
-        bonds = np.array([pair for pair in structure.bonds if set(pair) <= set(self.heavy.tolist())], dtype=np.int64)
-        self.heavy_bonds = np.searchsorted(self.heavy, bonds.reshape(-1, 2))
+        self.soundness = Soundness(self.topology, first)
+        self.sound: np.ndarray | None = None  # the last frame that was, (n_atoms, 3) [nm]
         self.planes = self._planes()
         for force in (self.restraint, self._hands(first), self.planes):
             force.setForceGroup(_RESTRAINT_GROUP)
@@ -152,18 +201,19 @@ class RestrainedMinimiser:
         force.addGlobalParameter("tightness", _OMEGA_STIFFNESS)
         force.addGlobalParameter("slack", _OMEGA_FREE)
         force.addPerTorsionParameter("theta0")
-        for omega in self.omegas.tolist():
+        for omega in self.soundness.omegas.tolist():
             force.addTorsion(*omega, [np.pi])
         return force
 
     def _hold_planes(self, positions: np.ndarray) -> None:
         """Tell the force the form of each peptide bond of a frame, (n_atoms, 3) [nm]."""
-        if len(self.omegas) == 0:
+        omegas = self.soundness.omegas
+        if len(omegas) == 0:
             return
-        is_cis = np.abs(dihedrals(positions[None], self.omegas)[0]) < 0.5 * np.pi
-        ends = positions[self.omegas[:, 0]] - positions[self.omegas[:, 3]]
-        is_cis &= self.is_before_proline | (np.linalg.norm(ends, axis=1) < _CIS)
-        for number, (omega, stays_cis) in enumerate(zip(self.omegas.tolist(), is_cis, strict=True)):
+        is_cis = np.abs(dihedrals(positions[None], omegas)[0]) < 0.5 * np.pi
+        ends = positions[omegas[:, 0]] - positions[omegas[:, 3]]
+        is_cis &= self.soundness.may_turn | (np.linalg.norm(ends, axis=1) < _CIS)
+        for number, (omega, stays_cis) in enumerate(zip(omegas.tolist(), is_cis, strict=True)):
             self.planes.setTorsionParameters(number, *omega, [0.0 if stays_cis else np.pi])
         self.planes.updateParametersInContext(self.context)
 
@@ -204,13 +254,16 @@ class RestrainedMinimiser:
         done = self.relax(positions)
         return done.positions, done.energy
 
-    def relax(self, positions: np.ndarray) -> Relaxation:
+    def relax(self, positions: np.ndarray, may_pull: bool = False) -> Relaxation:
         """Minimise one frame.
 
         Parameters
         ----------
         positions : ndarray
             (n_heavy, 3) [nm], in the order of the heavy topology
+        may_pull : bool
+            Whether a frame that stays unsound is replaced by the last sound one, its Cα atoms pulled towards this
+            frame's, step by step, for as long as it stays sound. The first frame is pulled from nowhere.
 
         Raises
         ------
@@ -226,21 +279,47 @@ class RestrainedMinimiser:
         whole = np.zeros((self.topology.getNumAtoms(), 3))
         whole[self.heavy] = positions
         whole[self.hydrogens] = self._carried(whole)
-        for number, atom in enumerate(self.cas):
-            self.restraint.setParticleParameters(number, atom, whole[atom])
-        self.restraint.updateParametersInContext(self.context)
-        self._hold_planes(whole)
+        is_pulled = False
         try:
             self.context.setPositions(whole)
             before = self._energy()
-            openmm.LocalEnergyMinimizer.minimize(self.context, _TOLERANCE, self.n_iterations)
+            relaxed = self._minimised(whole, whole[self.cas], self.n_iterations)
+            is_sound = self.soundness.is_sound(relaxed)
+            if not is_sound and may_pull and self.sound is not None:
+                relaxed = self._pulled(self.sound, whole[self.cas])
+                is_pulled = is_sound = True
         except openmm.OpenMMException as error:
             raise LatentError(f"a frame cannot be minimised ({error}); draw it with another seed") from error
-        relaxed = self.context.getState(positions=True).getPositions(asNumpy=True).value_in_unit(unit.nanometer)
+        if is_sound:
+            self.sound = relaxed
+        self.context.setPositions(relaxed)
         pair = np.stack([positions, relaxed[self.heavy]])
-        clashes = clash_counts(pair, self.heavy_bonds, cutoff=CLOSE_CUTOFF)["total"]
-        moves = np.linalg.norm(pair[1] - pair[0], axis=1)
-        return Relaxation(relaxed, before, self._energy(), float(moves.max()), int(clashes[0]), int(clashes[1]))
+        clashes = clash_counts(pair, self.soundness.bonds, cutoff=CLOSE_CUTOFF)["total"]
+        move = float(np.linalg.norm(pair[1] - pair[0], axis=1).max())
+        return Relaxation(relaxed, before, self._energy(), move, *map(int, clashes), is_sound, is_pulled)
+
+    def _minimised(self, positions: np.ndarray, trace: np.ndarray, n_iterations: int) -> np.ndarray:
+        """Minimise positions, (n_atoms, 3), with Cα atoms held at a trace, (n_residues, 3) [nm]."""
+        for number, (atom, place) in enumerate(zip(self.cas, trace, strict=True)):
+            self.restraint.setParticleParameters(number, atom, place)
+        self.restraint.updateParametersInContext(self.context)
+        self._hold_planes(positions)
+        self.context.setPositions(positions)
+        openmm.LocalEnergyMinimizer.minimize(self.context, _TOLERANCE, n_iterations)
+        return self.context.getState(positions=True).getPositions(asNumpy=True).value_in_unit(unit.nanometer)
+
+    def _pulled(self, positions: np.ndarray, trace: np.ndarray) -> np.ndarray:
+        """Pull the Cα atoms of a sound structure, (n_atoms, 3), towards a trace [nm]; return the last sound one."""
+        there, weights = positions.copy(), np.zeros(len(positions))
+        there[self.cas], weights[self.cas] = trace, 1.0
+        positions = superpose(positions, there, weights)
+        begun = positions[self.cas]
+        for share in np.linspace(0.0, 1.0, _N_PULLS + 1)[1:]:
+            nearer = self._minimised(positions, begun + share * (trace - begun), _N_PULL_STEPS)
+            if not self.soundness.is_sound(nearer):
+                break
+            positions = nearer
+        return positions
 
     def _energy(self) -> float:
         """Return the energy without restraints [kJ/mol]."""

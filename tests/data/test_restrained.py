@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from openmm import app, unit
 
-from openmm_latent.data.restrained import RestrainedMinimiser
+from openmm_latent.data.restrained import RestrainedMinimiser, Soundness
 from openmm_latent.errors import LatentError
 from openmm_latent.geometry import dihedrals
 from openmm_latent.metrics.violations import clash_counts
@@ -118,3 +118,44 @@ def test_a_broken_chain_is_refused():
         LatentError, match="chain A is broken after ALA 3, and hydrogens are added to whole chains alone"
     ):
         RestrainedMinimiser(modeller.topology, np.array(modeller.positions._value), "vacuum", "Reference")
+
+
+def test_a_trace_that_is_no_chain_is_approached_from_the_sound_frame_before():
+    minimiser = RestrainedMinimiser(TOPOLOGY, POSITIONS, "vacuum", "Reference", n_iterations=300)
+    torn = 3.0 * POSITIONS  # no bond can reach that far
+    alone = minimiser.relax(torn, may_pull=True)
+    assert (alone.is_sound, alone.is_pulled) == (False, False)  # there is no sound frame yet
+    settled = minimiser.relax(POSITIONS)
+    assert settled.is_sound
+    assert not minimiser.relax(torn).is_sound
+    pulled = minimiser.relax(torn, may_pull=True)
+    assert (pulled.is_sound, pulled.is_pulled) == (True, True)
+    assert minimiser.soundness.is_sound(pulled.positions)
+
+    def spread(done):
+        return np.linalg.norm(np.ptp(done.positions[minimiser.cas], axis=0))
+
+    assert spread(pulled) > 1.05 * spread(settled)  # it went some of the way
+    again = minimiser.relax(POSITIONS, may_pull=True)
+    assert (again.is_sound, again.is_pulled) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("fault", "name"),
+    [("bond", "bonds"), ("mirror", "hands"), ("cis", "omegas"), ("overlap", "clashes below 0.11 nm")],
+)
+def test_what_is_wrong_with_a_frame_is_counted(fault, name):
+    soundness = Soundness(TOPOLOGY, POSITIONS)
+    assert soundness.is_sound(POSITIONS)
+    frame = POSITIONS.copy()
+    if fault == "bond":
+        frame[PLACES[3, "O"]] += 0.3
+    elif fault == "mirror":
+        frame *= [1.0, 1.0, -1.0]
+    elif fault == "cis":
+        assert soundness(with_cis_bond(3)[None])[name][0] == 0  # before proline
+        frame = with_cis_bond(5)
+    else:
+        frame[PLACES[2, "CB"]] = frame[PLACES[5, "CB"]] + 0.05
+    assert soundness(frame[None])[name][0] > 0
+    assert not soundness.is_sound(frame)

@@ -35,7 +35,7 @@ struct JumpRecord {
     double driveSeconds = 0;     /**< the drive */
     // Of a module call that several walkers made together, an equal share; of several candidates, the sum.
     double gatherSeconds = 0;   /**< reading model atoms into the module's input */
-    double moduleSeconds = 0;   /**< the module's own forward */
+    double moduleSeconds = 0;   /**< the module's own forward; on CUDA the time to launch it */
     double scatterSeconds = 0;  /**< writing model atoms and riders back, constraints and virtual sites */
     double minimizeSeconds = 0; /**< minimisation and the guard's checks */
     double velocitySeconds = 0; /**< redrawing velocities */

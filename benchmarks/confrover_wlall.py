@@ -8,13 +8,14 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from confrover_proteins import soundness
+from confrover_proteins import counted
 from confrover_training import OUT, wlall
 from gldp_wlall import PROPAGATORS, Torsions
 from openmm import app, unit
 from results import shared_data
 
 from openmm_latent.bundle import Bundle, load_bundle
+from openmm_latent.data.restrained import Soundness
 from openmm_latent.data.trajectories import load_topology
 from openmm_latent.geometry import rmsd, superpose
 from openmm_latent.metrics import (
@@ -316,7 +317,7 @@ def independent(models: dict[str, ConfRover], data: Data) -> dict:
     heavy.delete([atom for atom in data.topology.atoms() if atom.element.symbol == "H"])
     result = {
         name: scores(name, every)
-        | {"sound frames": soundness(heavy.topology, frames, data.structure)["sound frames"] / N_SAMPLED}
+        | {"sound frames": counted(Soundness(heavy.topology, data.structure), frames)["sound frames"] / N_SAMPLED}
         for name, frames in made.items()
     }
     first, rng = next(iter(models)), np.random.default_rng(1)

@@ -9,6 +9,7 @@
 3. hybrid: alanine dipeptide, 100 steps a jump, beside the sum of its parts timed alone.
 4. wrapping: MD beside the same MD in a LatentIntegrator; molecules whose files are not here are left out.
 5. training: frames a second of the autoencoder.
+6. batches: jumps of several walkers, or proposals, in one module call.
 
 Every part runs in a process of its own, cases in turn; medians with quartiles. What lasts longer than a scheduler's
 slice is measured in CPU time, which with one thread is the wall time of an idle core. Writes
@@ -22,12 +23,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, in ev
 import argparse
 import time
 
+import suite_batches
 import suite_jumps
 import suite_runs
 from results import FOLDER, SHARED_DATA, write_results
 from suite_tables import markdown
 
-PARTS = ("jumps", "hybrid", "wrapping", "training")
+PARTS = ("jumps", "hybrid", "wrapping", "training", "batches")
 SIZES = [22, 250, 2500, 25_000, 250_000]
 
 
@@ -70,6 +72,9 @@ def measure(part: str, options: argparse.Namespace, sizes: list[int], n_rounds: 
     if part == "wrapping":
         names = [name for name in suite_runs.MOLECULES if name.startswith("ADP") or SHARED_DATA.is_dir()]
         return suite_runs.run_wrapping(names[:1] if is_quick else names, n_rounds, 3)
+    if part == "batches":
+        atoms = suite_batches.N_ATOMS[:1] if is_quick else suite_batches.N_ATOMS
+        return suite_batches.run(options.platform, atoms, n_rounds, 0.02 if is_quick else 0.1), []
     return suite_runs.run_training(20 if is_quick else 300, 1 if is_quick else 3), []
 
 

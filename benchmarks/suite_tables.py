@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from suite_batches import N_TOGETHER
 from suite_jumps import LOOPS
 
 JUMP_COLUMNS = {
@@ -38,7 +39,8 @@ def markdown(platform: str, content: dict[str, Any], results: Path | None = None
             for b in content["bars"]
         ],
     )
-    for part, write in (("jumps", jumps), ("hybrid", hybrid), ("wrapping", wrapping), ("training", training)):
+    writers = {"jumps": jumps, "hybrid": hybrid, "wrapping": wrapping, "training": training, "batches": batches}
+    for part, write in writers.items():
         if part in content:
             lines += write(content[part])
     return "\n".join(lines)
@@ -140,3 +142,15 @@ def training(found: dict[str, Any]) -> list[str]:
     header = ["encoder stage", "decoder stage", "set-up [s]", "memory", "above imports"]
     row += [f"{found['peak_megabytes']} MB", f"{found['peak_megabytes_above_imports']} MB"]
     return lines + table(header, [row])
+
+
+def batches(found: list[dict[str, Any]]) -> list[str]:
+    """Part 6."""
+    lines = ["## Jumps that share a module call [microseconds a walker, or a proposal]", ""]
+    rows = []
+    for one in found:
+        for runner in ("torchscript", "aoti"):
+            for what in ("walkers", "proposals"):
+                times = [spread(one["microseconds"][f"{runner}, {what} {n}"]) for n in N_TOGETHER]
+                rows.append([str(one["n_atoms"]), runner, what, *times])
+    return lines + table(["atoms", "runner", "of", *map(str, N_TOGETHER)], rows)

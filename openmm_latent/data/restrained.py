@@ -35,6 +35,8 @@ _TOLERANCE = 10.0
 _MAX_BOND_CHANGE = 0.25
 #: Pulls to a trace, and steps of minimisation in each at most.
 _N_PULLS, _N_PULL_STEPS = 10, 100
+#: How much of the stiffness is left when what was pulled settles.
+_SOFTER = 0.01
 _RESTRAINT_GROUP = 31
 
 
@@ -152,7 +154,7 @@ class RestrainedMinimiser:
         require(stiffness > 0, f"stiffness must be positive [kJ/mol/nm^2], got {stiffness}; {STIFFNESS:g} is usual")
         require(n_iterations >= 1, f"n_iterations must be at least 1, got {n_iterations}")
         require(solvent in ("obc2", "vacuum"), f"solvent must be 'obc2' or 'vacuum' here, got {solvent!r}")
-        self.n_iterations = n_iterations
+        self.n_iterations, self.stiffness = n_iterations, stiffness
         self.topology, first = _with_hydrogens(topology, positions, solvent)
         atoms = list(self.topology.atoms())
         self.heavy = np.array([atom.index for atom in atoms if atom.element is not app.element.hydrogen])
@@ -309,7 +311,7 @@ class RestrainedMinimiser:
         return self.context.getState(positions=True).getPositions(asNumpy=True).value_in_unit(unit.nanometer)
 
     def _pulled(self, positions: np.ndarray, trace: np.ndarray) -> np.ndarray:
-        """Pull the Cα atoms of a sound structure, (n_atoms, 3), towards a trace [nm]; return the last sound one."""
+        """Pull the Cα atoms of a sound structure, (n_atoms, 3), towards a trace [nm], as long as it stays sound."""
         there, weights = positions.copy(), np.zeros(len(positions))
         there[self.cas], weights[self.cas] = trace, 1.0
         positions = superpose(positions, there, weights)
@@ -319,7 +321,11 @@ class RestrainedMinimiser:
             if not self.soundness.is_sound(nearer):
                 break
             positions = nearer
-        return positions
+        # It hangs strained on a trace that no chain can follow.
+        self.context.setParameter("stiffness", _SOFTER * self.stiffness)
+        eased = self._minimised(positions, positions[self.cas], self.n_iterations)
+        self.context.setParameter("stiffness", self.stiffness)
+        return eased if self.soundness.is_sound(eased) else positions
 
     def _energy(self) -> float:
         """Return the energy without restraints [kJ/mol]."""

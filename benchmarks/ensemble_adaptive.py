@@ -10,7 +10,8 @@ what it counts beyond 150 degrees, extended frames that spill over 180, makes 0.
 
     python benchmarks/ensemble_adaptive.py [--workers 1]
 
-What is done stays in the work directory: the same command goes on. Some 30 core-minutes for each of the three, with 300 ps and ten rounds.
+What is done stays in the work directory: the same command goes on. Some 30 core-minutes for each of the three, with
+300 ps and ten rounds.
 `ensemble_adaptive_guarded.py` has the guarded campaign.
 """
 

@@ -8,13 +8,10 @@ import numpy as np
 from atmos_drawing import draw
 from atmos_scores import Target, gains, table
 from atmos_training import bound, trained
-from confrover_proteins import counted
 from confrover_training import OUT as CONFROVER_OUT
 from confrover_wlall import Data, gldp_paths, roll
-from openmm import app, unit
 
 from openmm_latent.data.complex_frames import complex_of
-from openmm_latent.data.restrained import Soundness
 from openmm_latent.geometry import superpose
 from openmm_latent.metrics import lagged_pair_jsd, mean_pairwise_rmsd
 from openmm_latent.models.confrover import load_weights
@@ -132,12 +129,8 @@ def others_of(paths: list[np.ndarray], wlall: Wlall) -> dict:
         f"pairs {0.1 * lag:g} ns": lagged_pair_jsd([data.states(path) for path in paths], everything, lag, N_STATES)
         for lag in LAGS
     }
-    heavy = app.Modeller(data.topology, data.positions * unit.nanometer)
-    heavy.delete([atom for atom in data.topology.atoms() if atom.element.symbol == "H"])
     some = np.concatenate([path[1::10] for path in paths])
-    return (
-        scores | pairs | {"sound": counted(Soundness(heavy.topology, data.structure), some)["sound frames"] / len(some)}
-    )
+    return scores | pairs | {"sound": float(data.soundness.are_sound(some).mean())}
 
 
 def facts() -> dict:

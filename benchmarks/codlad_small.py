@@ -284,10 +284,15 @@ def energies(data: Data) -> dict:
     whole = {name: known[name] for name in MINIMISED}
     for name, example in whole.items():
         judge, table[name] = Judge(reference_run(name, OUT)), {}
+
+        def shares(method: str, energies: list[float], judge: Judge = judge, name: str = name) -> dict[str, float]:
+            found = judge.shares(energies)
+            print(name, method, {key: round(value, 1) for key, value in found.items()}, flush=True)
+            return found
+
         # What a perfect sampler would score: the run from which the traces come, against the other.
         own = judge.minimised(example.positions)["energies"]
-        table[name]["MD itself"] = {**judge.shares(own), "energies": own}
-        print(name, "MD itself", {key: round(value, 1) for key, value in judge.shares(own).items()}, flush=True)
+        table[name]["MD itself"] = {**shares("MD itself", own), "energies": own}
         for method, n_frames, n_samples in zip(methods.NAMES, (16, 8, 4, 6), (6, 3, 2, 1), strict=True):
             frames = spread(example, n_frames)
             samples = methods.draw(method, example, frames, n_samples)
@@ -295,14 +300,12 @@ def energies(data: Data) -> dict:
             found = judge.minimised(flat)
             heavy = found["heavy"].reshape(samples.shape)
             table[name][method] = {
-                **judge.shares(found["energies"]),
+                **shares(method, found["energies"]),
                 "seconds": found["seconds"],
                 "before": rebuilt_scores(samples, example, frames),
                 "after": rebuilt_scores(heavy, example, frames),
                 "energies": found["energies"],
             }
-            told = {key: round(value, 1) for key, value in judge.shares(found["energies"]).items()}
-            print(name, method, told, flush=True)
         table[name]["MD"] = {"energies": judge.energies}
     return table
 

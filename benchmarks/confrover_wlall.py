@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from confrover_proteins import counted
 from confrover_training import OUT, wlall
 from gldp_wlall import PROPAGATORS, Torsions
 from openmm import app, unit
@@ -60,6 +59,9 @@ class Data:
         self.torsions = Torsions(self.training)
         self.components = principal_components(self.alphas(np.concatenate(self.test)), None, 2, seed=1)
         self.reference = self.components.project(self.alphas(np.concatenate(self.test)))
+        heavy = app.Modeller(self.topology, self.positions * unit.nanometer)
+        heavy.delete([atom for atom in self.topology.atoms() if atom.element.symbol == "H"])
+        self.soundness = Soundness(heavy.topology, self.structure)
         longest = max(STRIDES) * N_CHANGES
         places = np.linspace(0, len(self.test[0]) - longest - 1, N_STARTS // len(self.test)).astype(int)
         features = np.concatenate([self.features(part[::5]) for part in self.test])
@@ -313,11 +315,8 @@ def independent(models: dict[str, ConfRover], data: Data) -> dict:
         return {key: torsion[key] for key in kept} | {"states JSD": states["jsd"], "states F1": states["f1"]}
 
     every = np.arange(N_SAMPLED)
-    heavy = app.Modeller(data.topology, data.positions * unit.nanometer)
-    heavy.delete([atom for atom in data.topology.atoms() if atom.element.symbol == "H"])
     result = {
-        name: scores(name, every)
-        | {"sound frames": counted(Soundness(heavy.topology, data.structure), frames)["sound frames"] / N_SAMPLED}
+        name: scores(name, every) | {"sound frames": float(data.soundness.are_sound(frames).mean())}
         for name, frames in made.items()
     }
     first, rng = next(iter(models)), np.random.default_rng(1)

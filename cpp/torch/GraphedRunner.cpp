@@ -18,6 +18,13 @@ const int Comparisons = 2;      // jumps of a recording that the module checks
 const size_t MostShapes = 8;    // each recording keeps the memory of a whole jump
 const double Tolerance = 1e-5;  // nm, and of a state's tensors, beside 1e-4 of their values
 
+bool areSame(const vector<at::Tensor>& found, const vector<at::Tensor>& expected) {
+    bool isSame = found.size() == expected.size();
+    for (size_t i = 0; isSame && i < found.size(); i++)
+        isSame = found[i].sizes() == expected[i].sizes() && at::allclose(found[i], expected[i], 1e-4, Tolerance, true);
+    return isSame;
+}
+
 }  // namespace
 
 GraphedRunner::GraphedRunner(string name, unique_ptr<ModuleRunner> runner,
@@ -26,15 +33,20 @@ GraphedRunner::GraphedRunner(string name, unique_ptr<ModuleRunner> runner,
 
 at::Tensor GraphedRunner::jump(const at::Tensor& positions, ModelState& state, const at::Tensor& noise) {
     c10::InferenceMode withoutGradients;
+    if (!isPlayable)
+        return runner->jump(positions, state, noise);
     vector<at::Tensor> inputs = {positions, noise};
     inputs.insert(inputs.end(), state.begin(), state.end());
     vector<vector<int64_t>> shapes;
     for (auto& input : inputs)
         shapes.push_back(input.sizes().vec());
-    bool isPlain = !isPlayable || (jumps.size() == MostShapes && jumps.count(shapes) == 0);
-    if (isPlain || jumps[shapes].numCalls++ < WarmUps)
+    if (jumps.size() == MostShapes && jumps.count(shapes) == 0)
         return runner->jump(positions, state, noise);
     RecordedJump& recorded = jumps[shapes];
+    if (recorded.numWarmUps < WarmUps) {
+        recorded.numWarmUps++;
+        return runner->jump(positions, state, noise);
+    }
     vector<at::Tensor> outputs;
     try {
         if (!recorded.recording)
@@ -42,21 +54,15 @@ at::Tensor GraphedRunner::jump(const at::Tensor& positions, ModelState& state, c
         outputs = play(recorded, inputs);
     } catch (const exception& error) {
         giveUp(error.what());
-        outputs.clear();
+        return runner->jump(positions, state, noise);  // throws what the module throws
     }
-    if (isPlayable && recorded.numCompared < Comparisons) {
+    if (recorded.numCompared < Comparisons) {
         recorded.numCompared++;
         vector<at::Tensor> expected = runPlainly(inputs);
-        bool isSame = outputs.size() == expected.size();
-        for (size_t i = 0; isSame && i < outputs.size(); i++)
-            isSame = outputs[i].sizes() == expected[i].sizes() &&
-                     at::allclose(outputs[i], expected[i], 1e-4, Tolerance, true);
-        if (!isSame)
+        if (!areSame(outputs, expected))
             giveUp("what it plays back is not what the module gives");
         outputs = expected;
     }
-    if (outputs.empty())
-        outputs = runPlainly(inputs);  // throws what the module throws
     state.assign(outputs.begin() + 1, outputs.end());
     return outputs[0];
 }

@@ -59,7 +59,7 @@ public:
 
 private:
     struct RecordedJump {
-        int numCalls = 0, numCompared = 0;
+        int numWarmUps = 0, numCompared = 0;
         std::vector<at::Tensor> inputs;   // positions, noise and the state's tensors: copied into before each play
         std::vector<at::Tensor> outputs;  // the positions and the next state's tensors: copied from after each play
         std::unique_ptr<Recording> recording;

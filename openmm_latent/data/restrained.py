@@ -99,9 +99,13 @@ class Soundness:
             "clashes below 0.11 nm": clash_counts(frames[:, self.heavy], self.bonds)["total"],
         }
 
+    def are_sound(self, frames: np.ndarray) -> np.ndarray:
+        """Return whether nothing is wrong with each frame, (n_frames,)."""
+        return np.sum(list(self(frames).values()), axis=0) == 0
+
     def is_sound(self, positions: np.ndarray) -> bool:
         """Return whether nothing is wrong with a frame, (n_atoms, 3) [nm]."""
-        return not any(counts[0] for counts in self(positions[None]).values())
+        return bool(self.are_sound(positions[None])[0])
 
     def _lengths(self, frames: np.ndarray) -> np.ndarray:
         heavy = frames[:, self.heavy]
@@ -186,7 +190,7 @@ class RestrainedMinimiser:
         force.addGlobalParameter("rigidity", _HAND_STIFFNESS)
         force.addGlobalParameter("free", _HAND_FREE)
         force.addPerTorsionParameter("theta0")
-        centres = np.array(find_structure(self.topology).chiral_centres, dtype=np.int64).reshape(-1, 4)
+        centres = self.soundness.centres
         hydrogen_of = dict(zip(self.corners[:, 0].tolist(), self.hydrogens.tolist(), strict=True))
         beside = [[*centre[:3], hydrogen_of[centre[0]]] for centre in centres.tolist() if centre[0] in hydrogen_of]
         centres = np.concatenate([centres, np.array(beside, dtype=np.int64).reshape(-1, 4)])

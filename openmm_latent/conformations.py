@@ -49,8 +49,12 @@ def fine_time(manifest: Manifest) -> float:
     return float(manifest.config.get("fine_time") or manifest.lag_time)
 
 
-def model_topology(manifest: Manifest) -> app.Topology:
-    """Return a bundle's model atoms as a topology, with the bonds of amino acids and of its disulphides."""
+def model_topology(manifest: Manifest, whole: app.Topology | None = None) -> app.Topology:
+    """Return a bundle's model atoms as a topology, with the bonds of amino acids and of its disulphides.
+
+    Of ligands a bundle knows no bonds: they are those of the `whole` topology, if one is given that has the model's
+    atoms.
+    """
     topology, residues, last = app.Topology(), {}, None
     for record in manifest.atoms:
         if record.chain != last:
@@ -63,6 +67,14 @@ def model_topology(manifest: Manifest) -> app.Topology:
         topology.addAtom(record.name, app.Element.getBySymbol(record.element), residues[place])
     topology.createStandardBonds()
     topology.createDisulfideBonds(np.asarray(manifest.reference_positions) * unit.nanometer)
+    if whole is not None:
+        atoms = dict(zip(match_atoms(manifest.atoms, whole), topology.atoms(), strict=True))
+        known = {frozenset((first.index, second.index)) for first, second in topology.bonds()}
+        for first, second in whole.bonds():
+            if first.index in atoms and second.index in atoms:
+                ends = atoms[first.index], atoms[second.index]
+                if frozenset(end.index for end in ends) not in known:
+                    topology.addBond(*ends)
     return topology
 
 

@@ -219,9 +219,6 @@ class FilledTrajectoryReporter:
             self._path.unlink(missing_ok=True)
             with open(self._table, "w", newline="") as file_:
                 csv.writer(file_).writerow(_FILLED_COLUMNS)
-        reference = np.array(model.manifest.reference_positions) * unit.nanometer
-        with open(self._path.with_suffix(".pdb"), "w") as file_:
-            PDBFile.writeFile(model_topology(model.manifest), reference, file_, keepIds=True)
         self._atoms: ModelAtoms | None = None  # the model's, once the topology is known
         self._left: _Left | None = None
 
@@ -237,7 +234,7 @@ class FilledTrajectoryReporter:
         self._look(simulation)
 
     def _bind(self, simulation: Simulation) -> None:
-        """Find the model's atoms in a Simulation."""
+        """Find the model's atoms in a Simulation, and write their structure."""
         integrator = _integrator_of(simulation, self)
         names = [integrator._getBundleName(i) for i in range(integrator.getNumBundles())]
         require(
@@ -246,6 +243,10 @@ class FilledTrajectoryReporter:
             f"{', '.join(names)}; give the model from which its integrator was made",
         )
         self._atoms = ModelAtoms(simulation.topology, self._model.modelAtoms(simulation.topology), None)
+        manifest = self._model.manifest
+        with open(self._path.with_suffix(".pdb"), "w") as file:
+            structure = np.array(manifest.reference_positions) * unit.nanometer
+            PDBFile.writeFile(model_topology(manifest, simulation.topology), structure, file, keepIds=True)
 
     def _look(self, simulation: Simulation) -> None:
         """Fill if a jump was made since the frame kept; keep the present one if a jump is due."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from openmm.app import Atom, Topology
+from openmm.app import Atom, Residue, Topology
 
 from openmm_latent.errors import LatentError, require
 
@@ -328,8 +328,10 @@ def _shortest_contacts(molecule: np.ndarray, reference: np.ndarray) -> list[tupl
 def find_structure(topology: Topology) -> Structure:
     """Collect what the guard watches: bonds, chiral centres, peptide torsions, and heavy atoms.
 
-    Chiral centres are each residue's CA (its N, C and CB) and the CB of isoleucine and threonine. A peptide torsion
-    is found by its bond: a carbon that carries an oxygen, bonded to a nitrogen of another residue.
+    Chiral centres are each amino acid's CA (its N, C and CB) and the CB of isoleucine and threonine; of ligands, and
+    whatever else has no backbone, all atoms with four neighbours of which three or more are heavy, whether or not two
+    of these are alike: nothing short of a broken bond turns them over. A peptide torsion is found by its bond: a carbon
+    that carries an oxygen, bonded to a nitrogen of another residue.
     """
     atoms = list(topology.atoms())
     neighbours = _neighbours(topology)
@@ -337,6 +339,9 @@ def find_structure(topology: Topology) -> Structure:
     structure.heavy_atoms = heavy_atoms(topology)
     for residue in topology.residues():
         named = {atom.name: atom.index for atom in residue.atoms()}
+        if not {"N", "CA", "C"} <= named.keys():
+            structure.chiral_centres += _tetrahedral_centres(residue, neighbours, atoms)
+            continue
         centres = [("CA", "N", "C", "CB")]
         if residue.name in _SIDE_CHAIN_CENTRES:
             centres.append(_SIDE_CHAIN_CENTRES[residue.name])
@@ -351,6 +356,17 @@ def find_structure(topology: Topology) -> Structure:
             if before and after:
                 structure.omegas.append([before[0], carbon.index, nitrogen.index, after[0]])
     return structure
+
+
+def _tetrahedral_centres(residue: Residue, neighbours: dict[int, list[int]], atoms: Sequence[Atom]) -> list[list[int]]:
+    """Return atoms of a residue with four neighbours, three or more of them heavy: each with three heavy ones."""
+    centres = []
+    for atom in residue.atoms():
+        around = neighbours.get(atom.index, [])
+        heavy = [j for j in around if atoms[j].element is not None and not _is_hydrogen(atoms[j])]
+        if len(around) == 4 and len(heavy) >= 3:
+            centres.append([atom.index, *heavy[:3]])
+    return centres
 
 
 def has_water(topology: Topology) -> bool:

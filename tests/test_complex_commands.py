@@ -56,6 +56,58 @@ def test_a_trajectory_has_the_ligand_and_the_interpolators_times(folder, tmp_pat
     assert 1e-4 < np.abs(np.diff(frames.xyz, axis=0)).max() < 0.1
 
 
+def test_drawn_structures_name_the_ligands_bonds_where_the_complex_is_given(folder, tmp_path):
+    out = tmp_path / "traj.pdb"
+    run("sample", "--model", folder / "c.latent.pt", "--trajectory", "-n", 2, "--out", out, "--no-fill")
+    assert ligand_bonds(out) == set()
+    run("sample", "--model", folder / "c.latent.pt", "--trajectory", "-n", 2, "--out", out, "--no-fill",
+        "--top", folder / "complex.pdb")  # fmt: skip
+    assert ligand_bonds(out) == {frozenset(pair) for pair in (("C1", "C2"), ("C2", "O1"), ("C2", "N1"))}
+
+
+def ligand_bonds(path):
+    bonds = app.PDBFile(str(path)).topology.bonds()
+    return {frozenset((a.name, b.name)) for a, b in bonds if a.residue.name == "LIG"}
+
+
+def test_relaxed_frames_are_of_the_users_system(folder, tmp_path):
+    out = tmp_path / "relaxed.xtc"
+    words = ("sample", "--model", folder / "c.latent.pt", "--trajectory", "-n", 4, "--no-fill", "--out", out)
+    told = run(*words, "--relax", "--top", folder / "complex.pdb", "--system", folder / "complex.xml",
+               "--platform", "Reference")  # fmt: skip
+    assert "energy after minimisation" in told
+    assert "not sound" not in told
+    frames = mdtraj.load(str(out), top=str(tmp_path / "relaxed.pdb"))
+    assert frames.n_atoms == 31
+    assert len(ligand_bonds(tmp_path / "relaxed.pdb")) == 8
+    context = mm.Context(complex_system(TOPOLOGY), mm.VerletIntegrator(0.001), mm.Platform.getPlatform("Reference"))
+    energies = []
+    for positions in (*frames.xyz, app.PDBFile(str(folder / "complex.pdb")).positions):
+        context.setPositions(positions)
+        energies.append(context.getState(energy=True).getPotentialEnergy()._value)
+    assert max(energies[:-1]) < energies[-1] - 20.0  # far below a frame of MD at 300 K
+    told_energy = float(re.search(r"most (-?\d+) kJ/mol", told).group(1))
+    assert max(energies[:-1]) == pytest.approx(told_energy, abs=2.0)  # the file keeps picometres
+
+
+def test_a_system_with_atoms_that_the_model_does_not_see_is_refused(folder, tmp_path):
+    topology, positions = load_complex()
+    residue = topology.addResidue("HOH", topology.addChain())
+    oxygen, *hydrogens = [topology.addAtom(n, app.Element.getBySymbol(n[0]), residue) for n in ("O", "H1", "H2")]
+    for hydrogen in hydrogens:
+        topology.addBond(oxygen, hydrogen)
+    water = positions[:1] + np.array([[1.0, 0.0, 0.0], [1.1, 0.0, 0.0], [1.0, 0.1, 0.0]])
+    with open(tmp_path / "wet.pdb", "w") as file:
+        app.PDBFile.writeFile(topology, np.concatenate([positions, water]) * unit.nanometer, file, keepIds=True)
+    system = complex_system(TOPOLOGY)
+    for _ in range(3):
+        system.addParticle(1.0)
+    (tmp_path / "wet.xml").write_text(mm.XmlSerializer.serialize(system))
+    told = run("sample", "--model", folder / "c.latent.pt", "--trajectory", "-n", 2, "--out", tmp_path / "x.xtc",
+               "--relax", "--top", tmp_path / "wet.pdb", "--system", tmp_path / "wet.xml", code=2)  # fmt: skip
+    assert "knows nothing of O of residue HOH and 0 other heavy atoms of --top" in told
+
+
 def test_simulate_runs_the_users_system_and_fills_jumps(folder, tmp_path):
     words = ("simulate", folder / "c.latent.pt", "--top", folder / "complex.pdb", "--out", tmp_path / "run")
     words += ("--temperature", 300, "--duration", 0.06, "--jump-interval", 10, "--platform", "Reference", "--fill")
@@ -83,8 +135,16 @@ def test_what_does_not_fit_the_complex_is_told_in_a_sentence(folder):
     told = run("bind", "dynaprot", *bound(folder)[1:], "--ligand", folder / "ligand.sdf", code=2)
     assert "--ligand means nothing to family 'dynaprot'; leave it out" in told
     out = folder / "r.xtc"
-    told = run("sample", "--model", folder / "c.latent.pt", "--n", 1, "--relax", "--out", out, code=2)
-    assert "LIG" in told
+    sample = ("sample", "--model", folder / "c.latent.pt", "--trajectory", "-n", 2, "--out", out)
+    told = run(*sample, "--relax", code=2)
+    assert "hydrogens cannot be added (No template found for residue" in told
+    assert "give the whole complex and its forces" in told
+    told = run(*sample, "--relax", "--system", folder / "complex.xml", code=2)
+    assert "--system is of all atoms of a complex; give its structure by --top, too" in told
+    told = run(*sample, "--top", folder / "complex.pdb", "--system", folder / "complex.xml", code=2)
+    assert "--system) is what --relax minimises with; give --relax, too" in told
+    assert not out.exists()
+    assert not out.with_suffix(".pdb").exists()
     assert load_bundle(folder / "c.latent.pt").manifest.family == "ATMOS"
 
 

@@ -9,11 +9,16 @@ import typer
 
 from openmm_latent.cli.common import PlatformOption, SeedOption
 from openmm_latent.cli.sample import (
+    CoordinatesOption,
     ModelOption,
     OutOption,
+    Relaxing,
     RelaxOption,
     RelaxSolventOption,
+    RelaxSystemOption,
     StiffnessOption,
+    WholeOption,
+    read_whole,
     require_out,
     tell,
     write_frames,
@@ -35,6 +40,9 @@ def interpolate(
     relax: RelaxOption = False,
     stiffness: StiffnessOption = 10_000.0,
     solvent: RelaxSolventOption = "obc2",
+    top: WholeOption = None,
+    coordinates: CoordinatesOption = None,
+    system: RelaxSystemOption = None,
     seed: SeedOption = 1,
     platform: PlatformOption = None,
 ) -> None:
@@ -61,6 +69,7 @@ def interpolate(
         frames is None or frames >= 3,
         f"frames (--frames) must be at least 3, start and end among them, got {frames}",
     )
+    whole = read_whole(top, coordinates, system, Relaxing(stiffness, solvent, platform) if relax else None)
     bundle = load_able(model, "interpolate")
     manifest = bundle.manifest
     spacing = fine_time(manifest)
@@ -72,7 +81,7 @@ def interpolate(
         for path, argument in ((start, "start (--start)"), (end, "end (--end)"))
     )
     way = interpolate_conformations(bundle, first, last, frames, seed)
-    done = write_frames(way, frames, manifest, out, spacing, relax=(relax, stiffness, solvent, platform))
+    done = write_frames(way, frames, bundle, out, spacing, whole)
     what = f"{frames} frames of {len(manifest.atoms)} atoms, {spacing:g} ps apart"
     if 2 < in_lag_time < frames:
         what += f"; the model was trained on ways of one lag time, {in_lag_time} frames, and guesses at longer ones"

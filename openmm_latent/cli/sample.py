@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,8 +17,10 @@ from openmm_latent.errors import require
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from openmm_latent.bundle import Bundle, Manifest
-    from openmm_latent.data.restrained import Relaxation
+    from openmm import System, app
+
+    from openmm_latent.bundle import Bundle
+    from openmm_latent.data.restrained import Relaxation, RestrainedMinimiser
 
 ModelOption = Annotated[Path, typer.Option(help="The bundle, e.g. protein.latent.pt.")]
 OutOption = Annotated[Path, typer.Option(help="frames.xtc (with frames.pdb beside it) or frames.pdb.")]
@@ -26,6 +29,24 @@ RelaxOption = Annotated[
 ]
 StiffnessOption = Annotated[float, typer.Option(help="[kJ/mol/nm^2] with which --relax holds each Cα.")]
 RelaxSolventOption = Annotated[str, typer.Option(help="Of --relax: obc2 or vacuum.")]
+WholeOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--top", help="All atoms of a complex: its ligands' bonds are written, too.", show_default="the model's atoms"
+    ),
+]
+CoordinatesOption = Annotated[
+    Path | None,
+    typer.Option(help="Positions, where --top has none: inpcrd, rst7, gro, PDB.", show_default="those of --top"),
+]
+RelaxSystemOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--system",
+        help="System of --top, .xml or Amber .prmtop, with which --relax minimises a complex.",
+        show_default="amber14, which knows no ligands",
+    ),
+]
 
 #: What can be written.
 _FORMATS = (".xtc", ".pdb")
@@ -54,6 +75,9 @@ def sample(
     relax: RelaxOption = False,
     stiffness: StiffnessOption = 10_000.0,
     solvent: RelaxSolventOption = "obc2",
+    top: WholeOption = None,
+    coordinates: CoordinatesOption = None,
+    system: RelaxSystemOption = None,
     seed: SeedOption = 1,
     platform: PlatformOption = None,
 ) -> None:
@@ -70,6 +94,9 @@ def sample(
     - `openmm-latent sample --model protein.latent.pt --n 50 --out frames.pdb --relax`
 
     - `openmm-latent sample --model complex.latent.pt --trajectory -n 400 --start complex.pdb --out traj.xtc`
+
+    - `openmm-latent sample --model complex.latent.pt --trajectory -n 400 --out traj.xtc --top complex.pdb --system
+      complex.xml --relax`
     """
     from openmm_latent.conformations import load_able, sample_conformations
 
@@ -78,6 +105,7 @@ def sample(
     require(n >= least, f"n (--n) must be at least {least}, got {n}; 250 are usual")
     given = [name for name, value in (("--start", start), ("--fill", fill)) if value is not None]
     require(trajectory or not given, f"{' and '.join(given)} is for frames in time order; give --trajectory, too")
+    whole = read_whole(top, coordinates, system, Relaxing(stiffness, solvent, platform) if relax else None)
     if trajectory:
         bundle, frames, spacing = _trajectory(model, n, start, fill, seed)
         what = f"{n} frames of {len(bundle.manifest.atoms)} atoms in time order, {spacing:g} ps apart"
@@ -85,7 +113,7 @@ def sample(
         bundle, spacing = load_able(model, "sample"), 1.0
         frames = sample_conformations(bundle, n, seed)
         what = f"{n} conformations of {len(bundle.manifest.atoms)} atoms"
-    done = write_frames(frames, n, bundle.manifest, out, spacing, relax=(relax, stiffness, solvent, platform))
+    done = write_frames(frames, n, bundle, out, spacing, whole)
     tell(what, done, out)
 
 
@@ -112,35 +140,116 @@ def require_out(out: Path) -> None:
     require(out.parent.is_dir(), f"out (--out): the folder '{out.parent}' does not exist; create it first")
 
 
+@dataclass(frozen=True)
+class Relaxing:
+    """How --relax minimises: stiffness [kJ/mol/nm^2] of the restraints, solvent, and platform."""
+
+    stiffness: float
+    solvent: str
+    platform: str | None
+
+
+@dataclass(frozen=True)
+class Whole:
+    """What is known of all atoms of what is drawn, and whether frames are minimised.
+
+    Attributes
+    ----------
+    topology : openmm.app.Topology or None
+        Of --top.
+    positions : ndarray or None
+        (n_atoms, 3) [nm] of --top or --coordinates
+    system : openmm.System or None
+        Of --system.
+    relaxing : Relaxing or None
+    """
+
+    topology: app.Topology | None
+    positions: np.ndarray | None
+    system: System | None
+    relaxing: Relaxing | None
+
+    def minimiser(self, bundle: Bundle) -> tuple[RestrainedMinimiser, np.ndarray]:
+        """Return what minimises a bundle's frames, and the order in which it wants their atoms."""
+        from openmm_latent.conformations import model_topology
+        from openmm_latent.data.restrained import RestrainedMinimiser
+        from openmm_latent.topology import match_atoms
+
+        assert self.relaxing is not None  # for mypy: asked for alone
+        how, manifest = self.relaxing, bundle.manifest
+        if self.system is None:
+            structure = np.asarray(manifest.reference_positions)
+            made = RestrainedMinimiser(model_topology(manifest), structure, how.solvent, how.platform, how.stiffness)
+            return made, np.arange(len(manifest.atoms))
+        assert self.topology is not None  # for mypy: both are read with the System
+        assert self.positions is not None
+        places = np.array(match_atoms(manifest.atoms, self.topology, f"bundle '{bundle.name}'"))
+        atoms = list(self.topology.atoms())
+        heavy = {atom.index for atom in atoms if atom.element is not None and atom.element.symbol != "H"}
+        unseen = sorted(heavy - set(places.tolist()))
+        require(
+            not unseen and len(heavy) == len(places),
+            f"--relax wants a System of the model's heavy atoms and their hydrogens, but bundle '{bundle.name}' "
+            + (
+                f"knows nothing of {atoms[unseen[0]].name} of residue {atoms[unseen[0]].residue.name} and "
+                f"{len(unseen) - 1} other heavy atoms of --top; leave these out of --top and --system"
+                if unseen
+                else "has hydrogens of its own; train one on heavy atoms"
+            ),
+        )
+        made = RestrainedMinimiser(
+            self.topology, self.positions, platform=how.platform, stiffness=how.stiffness, system=self.system
+        )
+        return made, np.argsort(places)
+
+
+def read_whole(top: Path | None, coordinates: Path | None, system: Path | None, relaxing: Relaxing | None) -> Whole:
+    """Read --top, --coordinates and --system, as far as they are given, and refuse those that mean nothing."""
+    if top is None:
+        alone = [name for name, value in (("--coordinates", coordinates), ("--system", system)) if value is not None]
+        require(not alone, f"{' and '.join(alone)} is of all atoms of a complex; give its structure by --top, too")
+        return Whole(None, None, None, relaxing)
+    from openmm_latent.data.complex_files import read_positions, read_system
+    from openmm_latent.data.trajectories import load_topology
+
+    topology, positions = load_topology(top)
+    if coordinates is not None:
+        positions = read_positions(coordinates, topology)
+    if system is None:
+        return Whole(topology, positions, None, relaxing)
+    require(
+        relaxing is not None, "system (--system) is what --relax minimises with; give --relax, too, or leave it out"
+    )
+    require(
+        positions is not None,
+        f"top (--top) {top} has no positions, which --relax needs of hydrogens; give them by --coordinates",
+    )
+    assert relaxing is not None  # for mypy: required above
+    return Whole(topology, positions, read_system(system, topology, relaxing.solvent), relaxing)
+
+
 def write_frames(
-    frames: Iterable[np.ndarray],
-    n_frames: int,
-    manifest: Manifest,
-    out: Path,
-    spacing: float,
-    *,
-    relax: tuple[bool, float, str, str | None],
+    frames: Iterable[np.ndarray], n_frames: int, bundle: Bundle, out: Path, spacing: float, whole: Whole
 ) -> list[Relaxation]:
     """Write frames (n_atoms, 3) [nm] so many ps apart, minimised if asked; return what minimisation did.
 
-    `relax` is whether, with which stiffness [kJ/mol/nm^2], in which solvent and on which platform. Frames that are left
-    unsound are pulled from the last sound one, at first the structure to which the model was bound.
+    Frames that minimisation leaves unsound are pulled from the last sound one, at first the structure to which the
+    model was bound.
     """
     from openmm_latent.conformations import model_topology
-    from openmm_latent.data.restrained import RestrainedMinimiser
 
-    topology, structure = model_topology(manifest), np.asarray(manifest.reference_positions)
-    minimiser, done = None, []
+    topology, done = model_topology(bundle.manifest, whole.topology), []
     with progress_bar() as bar, AllAtomWriter(out) as writer:
         task = bar.add_task("drawing", total=n_frames)
+        if whole.relaxing is not None:
+            minimiser, order = whole.minimiser(bundle)
+            topology = minimiser.topology
+            minimiser.relax(np.asarray(bundle.manifest.reference_positions)[order])  # what frames may be pulled from
         for number, positions in enumerate(frames):
-            if relax[0]:
-                if minimiser is None:
-                    minimiser = RestrainedMinimiser(topology, structure, relax[2], relax[3], relax[1])
-                    minimiser.relax(structure)  # the first that frames may be pulled from
-                done.append(minimiser.relax(positions, may_pull=True))
+            if whole.relaxing is not None:
+                done.append(minimiser.relax(positions[order], may_pull=True))
                 positions = done[-1].positions
-            writer.write(minimiser.topology if minimiser else topology, positions, number * spacing)
+            writer.write(topology, positions, number * spacing)
             bar.advance(task)
     return done
 

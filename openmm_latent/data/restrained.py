@@ -7,6 +7,7 @@ far as its bonds allow.
 from __future__ import annotations
 
 import random
+from copy import deepcopy
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -19,7 +20,7 @@ from openmm_latent.data.platforms import choose_platform
 from openmm_latent.errors import LatentError, require
 from openmm_latent.geometry import dihedrals, superpose
 from openmm_latent.metrics.violations import CLOSE_CUTOFF, MAX_OMEGA_DEVIATION, chirality_violations, clash_counts
-from openmm_latent.topology import CAPS, find_structure
+from openmm_latent.topology import CAPS, find_structure, whole_positions
 
 #: Of the harmonic restraint of each Cα [kJ/mol/nm^2]: 1 kT is 1 pm^2 away.
 STIFFNESS = 10_000.0
@@ -115,25 +116,29 @@ class Soundness:
 class RestrainedMinimiser:
     """Adds hydrogens to frames of one protein's heavy atoms and minimises them with Cα atoms held where they are.
 
-    Hydrogens of the first frame are OpenMM's Modeller's, for pH 7; those of the following ones lie the same way about
-    their heavy atoms. Cysteines whose SG are bonded are bridges, others free thiols. Stereocentres keep the hand of the
-    first frame, however atoms overlap. Peptide bonds stay cis or trans as each frame has them; but one that is cis
-    before another residue than proline, over Cα atoms too far apart for it, is turned trans.
+    Hydrogens of the first frame are OpenMM's Modeller's, for pH 7, or with a System the user's; those of the following
+    ones lie the same way about their heavy atoms. Cysteines whose SG are bonded are bridges, others free thiols.
+    Stereocentres keep the hand of the first frame, however atoms overlap. Peptide bonds stay cis or trans as each frame
+    has them; but one that is cis before another residue than proline, over Cα atoms too far apart for it, is turned
+    trans.
 
     Parameters
     ----------
     topology : openmm.app.Topology
-        Heavy atoms with bonds.
+        Heavy atoms with bonds; with a System all of its atoms.
     positions : ndarray
-        (n_heavy, 3) [nm] of the first frame.
+        (n_heavy, 3) [nm] of the first frame, or of all atoms of a System.
     solvent : str
-        "obc2" or "vacuum".
+        "obc2" or "vacuum", where there is no System.
     platform : str, optional
         The fastest unless given.
     stiffness : float
         [kJ/mol/nm^2] of each Cα atom's restraint
     n_iterations : int
         At most.
+    system : openmm.System, optional
+        The forces of a complex whose ligands amber14 does not know; it is copied. Ligands are free to move, but the
+        hands of their tetrahedral atoms are held, too.
 
     Attributes
     ----------
@@ -143,7 +148,8 @@ class RestrainedMinimiser:
     Raises
     ------
     LatentError
-        The force field does not know the residues, or an argument is out of range.
+        The force field does not know the residues, a hydrogen of the System hangs on nothing, or an argument is out of
+        range.
     """
 
     def __init__(
@@ -154,17 +160,22 @@ class RestrainedMinimiser:
         platform: str | None = None,
         stiffness: float = STIFFNESS,
         n_iterations: int = 500,
+        system: openmm.System | None = None,
     ):
         require(stiffness > 0, f"stiffness must be positive [kJ/mol/nm^2], got {stiffness}; {STIFFNESS:g} is usual")
         require(n_iterations >= 1, f"n_iterations must be at least 1, got {n_iterations}")
         require(solvent in ("obc2", "vacuum"), f"solvent must be 'obc2' or 'vacuum' here, got {solvent!r}")
         self.n_iterations, self.stiffness = n_iterations, stiffness
-        self.topology, first = _with_hydrogens(topology, positions, solvent)
+        if system is None:
+            self.topology, first = _with_hydrogens(topology, positions, solvent)
+            system = build_system(self.topology, solvent)
+        else:
+            self.topology, first, system = topology, whole_positions(topology, positions).copy(), deepcopy(system)
+            _require_hung(topology)
         atoms = list(self.topology.atoms())
         self.heavy = np.array([atom.index for atom in atoms if atom.element is not app.element.hydrogen])
         self._hang_hydrogens(first)
         first[self.hydrogens] = self._carried(first)
-        system = build_system(self.topology, solvent)
         self.restraint = openmm.CustomExternalForce("0.5*stiffness*((x-x0)^2+(y-y0)^2+(z-z0)^2)")
         self.restraint.addGlobalParameter("stiffness", stiffness)
         for name in ("x0", "y0", "z0"):
@@ -353,6 +364,31 @@ def _require_whole(topology: app.Topology) -> None:
             )
 
 
+def _require_hung(topology: app.Topology) -> None:
+    """Refuse atoms of a System that nothing places: each hydrogen wants three heavy atoms that hang together."""
+    neighbours: dict[int, list[app.topology.Atom]] = {}
+    for first, second in topology.bonds():
+        neighbours.setdefault(first.index, []).append(second)
+        neighbours.setdefault(second.index, []).append(first)
+    for atom in topology.atoms():
+        where = f"{atom.name} of residue {atom.residue.name} {atom.residue.id}"
+        require(
+            atom.element is not None,
+            f"top (--top) has {where}, which has no element; virtual sites cannot be relaxed here",
+        )
+        if atom.element is not app.element.hydrogen:
+            continue
+        near = neighbours.get(atom.index, [])
+        reached = {one.index for one in near}
+        for _ in range(2):
+            reached |= {one.index for i in reached for one in neighbours[i] if one.element is not app.element.hydrogen}
+        require(
+            len(near) == 1 and len(reached) >= 3,
+            f"top (--top) has the hydrogen {where} with {len(near)} bonds and {len(reached)} heavy atoms in reach; it "
+            f"takes one bond and three atoms to say where it lies: leave such molecules out, or give CONECT records",
+        )
+
+
 def _with_hydrogens(topology: app.Topology, positions: np.ndarray, solvent: str) -> tuple[app.Topology, np.ndarray]:
     """Add hydrogens; Modeller draws from Python's `random`, whose state is put back."""
     _require_whole(topology)
@@ -362,7 +398,10 @@ def _with_hydrogens(topology: app.Topology, positions: np.ndarray, solvent: str)
     try:
         modeller.addHydrogens(force_field(solvent), pH=7.0)
     except (ValueError, openmm.OpenMMException) as error:
-        raise LatentError(f"hydrogens cannot be added ({' '.join(str(error).split())}); do without --relax") from error
+        raise LatentError(
+            f"hydrogens cannot be added ({' '.join(str(error).split())}); give the whole complex and its forces, where "
+            f"a ligand is in the way (`sample --top --system`), or do without --relax"
+        ) from error
     finally:
         random.setstate(state)
     return modeller.topology, np.array(modeller.positions.value_in_unit(unit.nanometer))

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import openmm
 import pytest
 from openmm import app, unit
 
@@ -159,3 +160,23 @@ def test_what_is_wrong_with_a_frame_is_counted(fault, name):
         frame[PLACES[2, "CB"]] = frame[PLACES[5, "CB"]] + 0.05
     assert soundness(frame[None])[name][0] > 0
     assert not soundness.is_sound(frame)
+
+
+@pytest.mark.parametrize(
+    ("bonds", "told"),
+    [
+        (((0, 1), (0, 2)), "H1 of residue HOH 1 with 1 bonds and 1 heavy"),
+        ((), "H1 of residue HOH 1 with 0 bonds and 0"),
+    ],
+    ids=["too few atoms", "no bonds"],
+)
+def test_hydrogens_of_a_system_that_nothing_places_are_named(bonds, told):
+    topology, system = app.Topology(), openmm.System()
+    residue = topology.addResidue("HOH", topology.addChain())
+    atoms = [topology.addAtom(name, app.Element.getBySymbol(name[0]), residue) for name in ("O", "H1", "H2")]
+    for first, second in bonds:
+        topology.addBond(atoms[first], atoms[second])
+    for atom in atoms:
+        system.addParticle(atom.element.mass)
+    with pytest.raises(LatentError, match=told):
+        RestrainedMinimiser(topology, np.eye(3), platform="Reference", system=system)

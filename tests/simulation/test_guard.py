@@ -1,4 +1,4 @@
-"""What the guard takes for a clash: heavy atoms that a jump brought together, unless they are bonded nearly so."""
+"""What the guard takes for a clash: heavy atoms that a jump brought together; and a ligand's hand turned over."""
 
 import itertools
 from typing import List, Tuple  # noqa: UP035  TorchScript reads these annotations
@@ -44,9 +44,11 @@ def chain(closes=False):
 
 def verdict(topology, positions, target, folder):
     """Why the guard refuses a jump to `target`, (n_atoms, 3) [nm]; empty if it lets it stand."""
-    path = toys.export_toy(Shift(target - positions), folder / "shift.latent.pt", topology, positions, range(N_ATOMS))
+    path = toys.export_toy(
+        Shift(target - positions), folder / "shift.latent.pt", topology, positions, range(len(positions))
+    )
     system = mm.System()
-    for _ in range(N_ATOMS):
+    for _ in range(len(positions)):
         system.addParticle(12.0)
     # Nothing but the bonds' list counts here: no forces, and bonds may stretch.
     integrator = LatentModel(path).createIntegrator(topology, toys.langevin(), thresholds={"maxBondChange": 1000.0})
@@ -73,3 +75,25 @@ def test_atoms_that_were_as_close_before_do_not_clash(tmp_path):
     target = positions.copy()
     target[7] = [0.0, 0.1, 0.0]
     assert verdict(topology, positions, target, tmp_path) == "clash"
+
+
+def centre(*neighbours):
+    """A ligand's carbon at the origin with these elements around it, as on a tetrahedron: topology, positions [nm]."""
+    topology = app.Topology()
+    residue = topology.addResidue("LIG", topology.addChain())
+    carbon = topology.addAtom("C", app.element.carbon, residue)
+    for number, symbol in enumerate(neighbours):
+        topology.addBond(carbon, topology.addAtom(f"X{number}", app.Element.getBySymbol(symbol), residue))
+    corners = 0.1 * np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]])[: len(neighbours)]
+    return topology, np.concatenate([np.zeros((1, 3)), corners])
+
+
+@pytest.mark.parametrize(
+    ("neighbours", "reason"),
+    [("H F Cl Br", "chirality"), ("C N O S", "chirality"), ("H H F Cl", ""), ("N C O", "")],
+    ids=["halothane", "quaternary", "two hydrogens", "three neighbours"],
+)
+def test_a_ligands_tetrahedral_centres_keep_their_hands(neighbours, reason, tmp_path):
+    topology, positions = centre(*neighbours.split())
+    assert verdict(topology, positions, positions * [-1.0, 1.0, 1.0], tmp_path) == reason
+    assert verdict(topology, positions, positions * [-1.0, -1.0, 1.0], tmp_path) == ""

@@ -59,10 +59,12 @@ class HybridConfig:
     mode: str = "guarded"  # "guarded", "exploratory" or "exact"
     realisation: str = "decode"  # "decode" or "steer"; an exact run always steers
     driven_steps: int = 500  # MD steps of a steered or exact jump
+    driven_steps_per_distance: float = 0.0  # further ones for each unit of way along the slow coordinates
     steps_per_perturbation: int = 2
     sigma: float | None = None  # width of the driving restraint; None: the model's default
     driving_timestep: float | None = None  # [ps] of a jump's MD steps; None: timestep
-    is_tuned: bool = False  # exact mode: choose the four above in a phase before production
+    driving_friction: float = 1.0  # [1/ps] of a jump's MD steps
+    is_tuned: bool = False  # exact mode: choose the six above in a phase before production
     pressure: float = 1.0  # [bar], of explicit solvent
     timestep: float = 0.002  # [ps]; 0.004 with hydrogen_mass=3
     friction: float = 5.0  # [1/ps]: warms a decoded frame up within the default jump interval
@@ -183,6 +185,8 @@ class HybridRun:
             stepsPerPerturbation=config.steps_per_perturbation,
             sigma=config.sigma,
             drivingStepSize=config.driving_timestep,
+            drivingFriction=config.driving_friction,
+            drivenStepsPerDistance=config.driven_steps_per_distance,
         )
         self.simulation = app.Simulation(structure.topology, physics, integrator, chosen, properties)
         self.n_done = 0
@@ -348,7 +352,7 @@ class HybridRun:
     def _refuse_another_run(self) -> None:
         if not (self.path("resume").exists() and self.path("json").exists()):
             return
-        before = json.loads(self.path("json").read_text())
+        before = asdict(HybridConfig(self.config.temperature)) | json.loads(self.path("json").read_text())
         for key, value in self.provenance.items():
             require(
                 before.get(key) == value or key in ("code_version", "openmm_version"),

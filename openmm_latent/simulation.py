@@ -133,6 +133,7 @@ class LatentModel:
         sigma: float | None = None,
         drivingStepSize: Any = None,
         drivingFriction: Any = 1.0,
+        drivenStepsPerDistance: float = 0.0,
         proposal: Mapping[str, float] | None = None,
         runner: str = "auto",
         nProposals: int = 1,
@@ -179,6 +180,9 @@ class LatentModel:
             work: 2 fs suit it better than a relaxation's 4 fs (`tune_driving` tries both).
         drivingFriction : Quantity or float
             Of the driven steps [1/ps].
+        drivenStepsPerDistance : float
+            Further MD steps for each unit of way along the slow coordinates, so that short ways cost little and long
+            ones take their time. A model without slow coordinates has no use for it.
         proposal : dict of str to float, optional
             Weights of the model's proposal kernels in exact mode, such as {"lag": 0.5, "independence": 0.5}; a kernel
             that is not named gets none. By default as the model was trained.
@@ -245,7 +249,9 @@ class LatentModel:
                 f"coordinates",
             )
         bundles = [model._bind(topology, runner, model._proposalWeights(proposal)) for model in models]
-        driving = self._driving(drivenSteps, stepsPerPerturbation, sigma, drivingStepSize, drivingFriction)
+        driving = self._driving(
+            drivenSteps, stepsPerPerturbation, sigma, drivingStepSize, drivingFriction, drivenStepsPerDistance
+        )
         structure = topo.find_structure(topology)
         kelvin = _temperature(temperature)
         checked = _thresholds(thresholds or {})
@@ -384,7 +390,9 @@ class LatentModel:
         require(sum(proposal.values()) > 0, f"proposal must give one kernel a positive weight, got {dict(proposal)}")
         return [float(proposal.get(name, 0.0)) for name in known]
 
-    def _driving(self, steps: int, block: int, sigma: float | None, step_size: Any, friction: Any) -> dict[str, Any]:
+    def _driving(
+        self, steps: int, block: int, sigma: float | None, step_size: Any, friction: Any, per_distance: float
+    ) -> dict[str, Any]:
         """Check the driving arguments of createIntegrator and return those of LatentIntegrator.setDriving."""
         for name, value in (("drivenSteps", steps), ("stepsPerPerturbation", block)):
             require(
@@ -402,12 +410,17 @@ class LatentModel:
         friction = _plain(friction, unit.picosecond**-1)
         require(0 <= step_size < math.inf, f"drivingStepSize must be a positive time in ps, got {step_size}")
         require(0 <= friction < math.inf, f"drivingFriction must be zero or more per ps, got {friction}")
+        require(
+            bool(isinstance(per_distance, int | float | np.number) and 0 <= per_distance < math.inf),
+            f"drivenStepsPerDistance must be zero or more MD steps for each unit of way, got {per_distance!r}",
+        )
         return {
             "drivenSteps": steps,
             "stepsPerPerturbation": block,
             "sigma": float(sigma),
             "drivingStepSize": step_size,
             "drivingFriction": friction,
+            "drivenStepsPerDistance": float(per_distance),
         }
 
 

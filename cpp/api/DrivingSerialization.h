@@ -13,11 +13,13 @@ inline void writeDriving(OpenMM::SerializationNode& node, const Driving& driving
     node.setDoubleProperty("sigma", driving.sigma);
     node.setDoubleProperty("stepSize", driving.stepSize);
     node.setDoubleProperty("friction", driving.friction);
+    node.setDoubleProperty("stepsPerDistance", driving.stepsPerDistance);
 }
 
 inline Driving readDriving(const OpenMM::SerializationNode& node) {
-    return {node.getIntProperty("numSteps"), node.getIntProperty("stepsPerPerturbation"),
-            node.getDoubleProperty("sigma"), node.getDoubleProperty("stepSize"), node.getDoubleProperty("friction")};
+    return {node.getIntProperty("numSteps"),    node.getIntProperty("stepsPerPerturbation"),
+            node.getDoubleProperty("sigma"),    node.getDoubleProperty("stepSize"),
+            node.getDoubleProperty("friction"), node.getDoubleProperty("stepsPerDistance", 0)};
 }
 
 }  // namespace OpenMMLatent

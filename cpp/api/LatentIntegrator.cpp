@@ -111,6 +111,9 @@ void LatentIntegrator::setDriving(const Driving& value) {
     if (!(value.stepSize >= 0) || !(value.friction >= 0))
         throw OpenMMException("the driving step size [ps] and friction [1/ps] must not be negative, got " +
                               to_string(value.stepSize) + " and " + to_string(value.friction));
+    if (!(value.stepsPerDistance >= 0))
+        throw OpenMMException("driven steps per distance must not be negative, got " +
+                              to_string(value.stepsPerDistance));
     driving = value;
     driving.numSteps = value.numBlocks() * value.stepsPerPerturbation;
 }

@@ -143,17 +143,20 @@ double LatentIntegrator::driveAlong(JumpRecord& record, bool isStructure) {
                               "drivingStepSize");
     // The short way round where a coordinate is an angle.
     vector<double> way;
+    double squared = 0;
     for (int i = 0; i < restraint.getNumSlow(); i++) {
         double period = restraint.getBundle().slowPeriods[i], distance = record.to[i] - record.from[i];
         way.push_back(period > 0 ? distance - period * round(distance / period) : distance);
+        squared += way.back() * way.back();
     }
+    Driving whole = driving.over(sqrt(squared));
     auto setCentre = [&](double fraction) {
         for (int i = 0; i < restraint.getNumSlow(); i++)
             context->setParameter(restraint.getTargetParameter(i), record.from[i] + fraction * way[i]);
         if (isStructure)
             context->setParameter(restraint.getProgressParameter(), fraction);
     };
-    record.drivenSteps = driving.numSteps;
+    record.drivenSteps = whole.numSteps;
     record.stepsPerPerturbation = driving.stepsPerPerturbation;
     record.sigma = driving.sigma;
     auto start = chrono::steady_clock::now();
@@ -165,7 +168,7 @@ double LatentIntegrator::driveAlong(JumpRecord& record, bool isStructure) {
     try {
         driver->setStepSize(stepSize);
         context->setParameter(restraint.getStiffnessParameter(), kT / (driving.sigma * driving.sigma));
-        work = drive(*context, *driver, driving, setCentre, groups, kT);
+        work = drive(*context, *driver, whole, setCentre, groups, kT);
     } catch (const OpenMMException&) {
         if (!hasBlownUp(*context))
             throw;

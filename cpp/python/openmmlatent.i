@@ -175,13 +175,14 @@ public:
                                 const std::vector<std::vector<int> >& omegas, const std::vector<int>& heavyAtoms) {
             self->setStructureTerms({bonds, chiralCentres, omegas, heavyAtoms});
         }
-        void _setDriving(int numSteps, int stepsPerPerturbation, double sigma, double stepSize, double friction) {
-            self->setDriving({numSteps, stepsPerPerturbation, sigma, stepSize, friction});
+        void _setDriving(int numSteps, int stepsPerPerturbation, double sigma, double stepSize, double friction,
+                         double stepsPerDistance) {
+            self->setDriving({numSteps, stepsPerPerturbation, sigma, stepSize, friction, stepsPerDistance});
         }
         std::vector<double> _getDriving() const {
             const OpenMMLatent::Driving& driving = self->getDriving();
             return {(double) driving.numSteps, (double) driving.stepsPerPerturbation, driving.sigma, driving.stepSize,
-                    driving.friction};
+                    driving.friction, driving.stepsPerDistance};
         }
         std::vector<double> _getSlowPeriods(int index) const {
             return self->getBundle(index).slowPeriods;
@@ -205,13 +206,14 @@ def getThresholds(self):
 
 def getDriving(self):
     """Return how jumps are driven: the keywords of setDriving and their values."""
-    steps, block, sigma, step_size, friction = self._getDriving()
+    steps, block, sigma, step_size, friction, per_distance = self._getDriving()
     return {
         "drivenSteps": int(steps),
         "stepsPerPerturbation": int(block),
         "sigma": sigma,
         "drivingStepSize": step_size,
         "drivingFriction": friction,
+        "drivenStepsPerDistance": per_distance,
     }
 
 def setDriving(self, **changes):

@@ -34,11 +34,18 @@ def simulate(
         str, typer.Option(help="decode (write coordinates) or steer (drive there with MD); exact mode steers.")
     ] = "decode",
     driven_steps: Annotated[int, typer.Option(help="MD steps of a steered or exact jump.")] = 500,
+    driven_steps_per_distance: Annotated[
+        float, typer.Option(help="Further ones for each unit of way along the slow coordinates.")
+    ] = 0.0,
     steps_per_perturbation: Annotated[int, typer.Option(help="MD steps between two moves of the restraint.")] = 2,
     sigma: Annotated[
         float | None, typer.Option(help="Width of the driving restraint.", show_default="0.15 slow units, or 0.02 nm")
     ] = None,
-    tune: Annotated[bool, typer.Option("--tune", help="Exact mode: choose the three above before production.")] = False,
+    driving_timestep: Annotated[
+        float | None, typer.Option(help="[ps] of a jump's MD steps.", show_default="--timestep")
+    ] = None,
+    driving_friction: Annotated[float, typer.Option(help="[1/ps] of a jump's MD steps.")] = 1.0,
+    tune: Annotated[bool, typer.Option("--tune", help="Exact mode: choose the six above before production.")] = False,
     pressure: Annotated[float, typer.Option(help="[bar], of explicit solvent.")] = 1.0,
     timestep: Annotated[float, typer.Option(help="[ps]; 0.004 needs --hydrogen-mass 3.")] = 0.002,
     friction: Annotated[
@@ -89,8 +96,11 @@ def simulate(
         mode=mode,
         realisation=realisation,
         driven_steps=driven_steps,
+        driven_steps_per_distance=driven_steps_per_distance,
         steps_per_perturbation=steps_per_perturbation,
         sigma=sigma,
+        driving_timestep=driving_timestep,
+        driving_friction=driving_friction,
         is_tuned=tune,
         pressure=pressure,
         timestep=timestep,

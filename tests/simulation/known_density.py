@@ -286,6 +286,7 @@ class Setting:
     sigma: float = 0.2
     step_size: float = 0.005
     friction: float = 1.0
+    steps_per_distance: float = 0.0
     relax_steps: int = 20
     relax_step_size: float = 0.0025
     relax_friction: float = 5.0
@@ -297,6 +298,8 @@ SMALL = Setting()
 #: Of drives that stay where they are, half and fewer are accepted: the rest is the step's error.
 LARGE = Setting(steps=10, block=2, step_size=0.03, n_jumps=1500)
 HUGE = Setting(steps=8, block=1, sigma=0.35, step_size=0.09, relax_steps=4, n_jumps=2500)
+#: Drives whose length is that of the way.
+PACED = Setting(steps=5, block=5, steps_per_distance=30.0)
 #: Hardly any friction: after a quarter of the harmonic period the velocities that a jump left have become positions.
 BALLISTIC = Setting(
     steps=11, block=11, sigma=0.6, step_size=0.01, friction=0.01,
@@ -364,6 +367,7 @@ def make_simulation(target: Target, bundle: Path, setting: Setting, seed: int, m
         sigma=setting.sigma,
         drivingStepSize=setting.step_size,
         drivingFriction=setting.friction,
+        drivenStepsPerDistance=setting.steps_per_distance,
     )
     simulation = app.Simulation(topology, system, integrator, mm.Platform.getPlatformByName("Reference"))
     simulation.context.setPositions(positions)

@@ -73,6 +73,9 @@ FAULTS = {
     "sign of the proposal ratio": [(DRIVEN, "exp(record.logProposalRatio -", "exp(-record.logProposalRatio -")],
     "LangevinMiddle drives": KICK_FIRST + PROTOCOL_WORK,
     "protocol work": PROTOCOL_WORK,
+    "longer drives one way round alone": [
+        (DRIVEN, "driving.over(sqrt(squared))", "driving.over(way[0] > 0 ? sqrt(squared) : 0)")
+    ],
     "velocities redrawn on refusal alone": [
         (JUMP, "if (mode == Exact || (record.accepted && redrawsVelocities))", "if (!record.accepted)")
     ],
@@ -133,6 +136,7 @@ def libraries(objects, tmp_path_factory):
 TARGETS = {"double well": kd.DOUBLE_WELL, "harmonic": kd.HARMONIC}
 SETTINGS = {
     "small": replace(kd.SMALL, n_jumps=500),
+    "paced": replace(kd.PACED, n_jumps=1500),
     "huge": kd.HUGE,
     "ballistic": kd.BALLISTIC,
     "near": replace(kd.SMALL, steps=10, block=1, sigma=0.3, step_size=0.01, relax_steps=4, n_jumps=3000),
@@ -142,6 +146,7 @@ CASES = [
     ("sign of the work", "double well", "small", ""),
     ("sign of the proposal ratio", "double well", "small", ""),
     ("LangevinMiddle drives", "double well", "small", ""),
+    ("longer drives one way round alone", "double well", "paced", ""),
     # The step's error goes untested: nothing to see at small steps, see below.
     ("protocol work", "harmonic", "huge", ""),
     # Velocities matter only where friction has not made them forgotten.

@@ -354,12 +354,14 @@ def test_xml_keeps_mode_realisation_and_driving(turner, adp):
     integrator = turner.createIntegrator(
         adp[0], toys.langevin(), mode="exact", drivenSteps=60, stepsPerPerturbation=6, sigma=0.3,
         drivingStepSize=1 * unit.femtosecond, drivingFriction=5 / unit.picosecond, proposal={"turn": 2.0},
+        drivenStepsPerDistance=20,
     )  # fmt: skip
     copied = LatentIntegrator._adopt(mm.XmlSerializer.deserialize(mm.XmlSerializer.serialize(integrator)))
     assert copied.getMode() == LatentIntegrator.Exact
     assert copied.getRealisation() == LatentIntegrator.Steer
     assert copied.getDriving() == {
-        "drivenSteps": 60, "stepsPerPerturbation": 6, "sigma": 0.3, "drivingStepSize": 0.001, "drivingFriction": 5.0
+        "drivenSteps": 60, "stepsPerPerturbation": 6, "sigma": 0.3, "drivingStepSize": 0.001, "drivingFriction": 5.0,
+        "drivenStepsPerDistance": 20.0,
     }  # fmt: skip
     assert mm.XmlSerializer.serialize(copied) == mm.XmlSerializer.serialize(integrator)
 
@@ -378,6 +380,7 @@ def test_xml_keeps_mode_realisation_and_driving(turner, adp):
         ({"sigma": 0.0}, "sigma must be a positive width"),
         ({"drivingStepSize": -0.1}, "drivingStepSize must be a positive time"),
         ({"drivingFriction": -1.0}, "drivingFriction must be zero or more"),
+        ({"drivenStepsPerDistance": -1.0}, "drivenStepsPerDistance must be zero or more MD steps for each unit of way"),
         ({"mode": "exact", "proposal": {"leap": 1.0}}, "proposal names the kernel 'leap', but bundle .* has turn"),
         ({"mode": "exact", "proposal": {"turn": -1.0}}, "the weight of 'turn' must be a number, zero or positive"),
         ({"mode": "exact", "proposal": {"turn": 0.0}}, "proposal must give one kernel a positive weight"),
@@ -442,6 +445,7 @@ def test_driving_cannot_be_chosen_too_late(turner, adp):
     [
         ({"sigma": -1.0}, "sigma must be positive"),
         ({"drivenSteps": 2, "stepsPerPerturbation": 5}, "driven steps and steps per perturbation must be at least 1"),
+        ({"drivenStepsPerDistance": -1.0}, "driven steps per distance must not be negative"),
         ({"width": 1.0}, "setDriving: width is unknown; choose of drivenSteps"),
     ],
 )
@@ -455,3 +459,17 @@ def test_what_set_driving_refuses(turner, adp, changes, sentence):
 def test_steps_are_rounded_down_to_whole_blocks(turner, adp):
     integrator = turner.createIntegrator(adp[0], toys.langevin(), mode="exact", drivenSteps=23, stepsPerPerturbation=5)
     assert integrator.getDriving()["drivenSteps"] == 20
+
+
+def test_longer_ways_take_more_steps_in_whole_blocks(turner, adp):
+    simulation = steered(
+        turner, adp, mode="exact", drivenSteps=10, stepsPerPerturbation=5, drivenStepsPerDistance=20, jumpInterval=1
+    )
+    simulation.step(13)
+    records = list(simulation.integrator.getJumpRecords(0))
+    ways = np.array([[b - a for a, b in zip(record._from, record.to, strict=True)] for record in records])
+    ways -= 2 * np.pi * np.round(ways / (2 * np.pi))
+    expected = 10 + 5 * np.floor(20 * np.linalg.norm(ways, axis=1) / 5)
+    assert [record.drivenSteps for record in records] == expected.tolist()
+    assert len(set(expected)) > 3
+    assert simulation.integrator.getDriving()["drivenSteps"] == 10

@@ -2,6 +2,7 @@
 #ifndef OPENMM_LATENT_INTEGRATOR_H_
 #define OPENMM_LATENT_INTEGRATOR_H_
 
+#include <algorithm>
 #include <deque>
 #include <iosfwd>
 #include <list>
@@ -29,8 +30,16 @@ struct Driving {
     double sigma = 0.15;          /**< the restraint's width: k = kT / sigma^2 [slow coordinates' unit; else nm] */
     double stepSize = 0;          /**< [ps]; 0 means the relaxation integrator's own */
     double friction = 1.0;        /**< [1/ps] */
+    double stepsPerDistance = 0;  /**< further MD steps for each unit of way along the slow coordinates */
 
     int numBlocks() const { return numSteps / stepsPerPerturbation; }
+    /** The same for a drive over some distance; the way back is as long, so that it has its reverse. */
+    Driving over(double distance) const {
+        Driving longer = *this;
+        longer.numSteps +=
+            stepsPerPerturbation * (int) std::min(stepsPerDistance * distance / stepsPerPerturbation, 1e8);
+        return longer;
+    }
 };
 
 /** Groups of particles whose geometry the guard compares before and after a jump; System indices throughout. */

@@ -1,4 +1,4 @@
-"""Tuning of driven jumps, before production: size and number of steps, width of the restraint, length of a block."""
+"""Tuning of driven jumps before production: size and number of steps, the restraint's width, length of a block."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from openmm_latent.openmmlatent import LatentIntegrator
 _STEP_SHARES = (1.0, 0.5)
 _SIGMAS = (0.1, 0.15, 0.2, 0.3)
 _STEPS = (100, 200, 500, 1000)
+_PER_DISTANCE = (0.0, 250.0, 500.0, 1000.0)
 _BLOCKS = (1, 2, 4)
 
 
@@ -26,8 +27,8 @@ class Trial:
 
     Attributes
     ----------
-    drivenSteps, stepsPerPerturbation, sigma, drivingStepSize
-        The setting; the last in ps.
+    drivenSteps, drivenStepsPerDistance, stepsPerPerturbation, sigma, drivingStepSize, drivingFriction
+        The setting; sizes in ps, the friction in 1/ps.
     n_jumps : int
         Jumps tried.
     acceptance : float
@@ -40,9 +41,11 @@ class Trial:
     """
 
     drivenSteps: int
+    drivenStepsPerDistance: float
     stepsPerPerturbation: int
     sigma: float
     drivingStepSize: float
+    drivingFriction: float
     n_jumps: int
     acceptance: float
     seconds_per_jump: float
@@ -53,9 +56,11 @@ class Trial:
         """The keywords of `LatentIntegrator.setDriving`."""
         return {
             "drivenSteps": self.drivenSteps,
+            "drivenStepsPerDistance": self.drivenStepsPerDistance,
             "stepsPerPerturbation": self.stepsPerPerturbation,
             "sigma": self.sigma,
             "drivingStepSize": self.drivingStepSize,
+            "drivingFriction": self.drivingFriction,
         }
 
 
@@ -77,13 +82,15 @@ def tune_driving(
     sigmas: Sequence[float] = _SIGMAS,
     steps: Sequence[int] = _STEPS,
     blocks: Sequence[int] = _BLOCKS,
+    per_distance: Sequence[float] = _PER_DISTANCE,
     step_shares: Sequence[float] = _STEP_SHARES,
 ) -> Tuning:
     """Choose how the jumps of an exact-mode Simulation are driven; run it before production.
 
-    One after another, four settings are varied while the others stay: the driven steps' size, the restraint's width,
-    the driven steps, the steps per perturbation. The size comes first since its error is work as well, the more the
-    larger the molecule: a pentapeptide whose relaxation takes 4 fs accepts ten times as many jumps driven at 2 fs.
+    One after another, five settings are varied while the others stay: the driven steps' size, the restraint's width,
+    the driven steps, those for each unit of way, the steps per perturbation; the friction stays. The size comes first
+    since its error is work as well, the more the larger the molecule: a pentapeptide whose relaxation takes 4 fs
+    accepts ten times as many jumps driven at 2 fs.
 
     Each candidate makes jumps with the usual relaxation between them; that with the largest `Trial.speed` is kept. That
     is a noisy measure, carried by few long moves: give it jumps enough, and several walkers one setting. The frames of
@@ -96,8 +103,9 @@ def tune_driving(
         Whose integrator is a LatentIntegrator in exact mode, equilibrated.
     n_jumps : int
         Jumps a candidate makes.
-    sigmas, steps, blocks : sequence
-        Candidates, in the units of `LatentModel.createIntegrator`.
+    sigmas, steps, blocks, per_distance : sequence
+        Candidates for `sigma`, `drivenSteps`, `stepsPerPerturbation` and `drivenStepsPerDistance`, in the units of
+        `LatentModel.createIntegrator`.
     step_shares : sequence of float
         Candidates for `drivingStepSize`, as shares of what it is before.
 
@@ -123,8 +131,8 @@ def tune_driving(
         f"sample; add reporters after it",
     )
     require(
-        min(len(sigmas), len(steps), len(blocks), len(step_shares)) > 0,
-        "sigmas, steps, blocks and step_shares must each give at least one candidate",
+        min(map(len, (sigmas, steps, blocks, per_distance, step_shares))) > 0,
+        "sigmas, steps, blocks, per_distance and step_shares must each give at least one candidate",
     )
     require(min(step_shares) > 0, f"step_shares must be positive, got {list(step_shares)}; 1 and 0.5 are usual")
     context = simulation.context
@@ -134,6 +142,7 @@ def tune_driving(
         "drivingStepSize": [share * _step_size(integrator) for share in step_shares],
         "sigma": sigmas,
         "drivenSteps": steps,
+        "drivenStepsPerDistance": per_distance,
         "stepsPerPerturbation": blocks,
     }
     for name, values in candidates.items():
@@ -176,10 +185,7 @@ def _try(integrator: LatentIntegrator, n_jumps: int) -> Trial:
     ]
     driving = integrator.getDriving()
     return Trial(
-        drivenSteps=driving["drivenSteps"],
-        stepsPerPerturbation=driving["stepsPerPerturbation"],
-        sigma=driving["sigma"],
-        drivingStepSize=_step_size(integrator),
+        **driving | {"drivingStepSize": _step_size(integrator)},
         n_jumps=n_jumps,
         acceptance=sum(record.acceptance for record in records) / n_jumps,
         seconds_per_jump=seconds / n_jumps,

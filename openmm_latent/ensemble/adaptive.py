@@ -238,8 +238,8 @@ def _tuned(ensemble: EnsembleConfig, run_round: RunRound, tell: Callable[[str], 
         "steps_per_perturbation": chosen["stepsPerPerturbation"],
         "sigma": chosen["sigma"],
         "driving_timestep": chosen["drivingStepSize"],
-        "driving_friction": chosen["drivingFriction"],
-        "driven_steps_per_distance": chosen["drivenStepsPerDistance"],
+        "driving_friction": chosen.get("drivingFriction", 1.0),  # of a record by a version before
+        "driven_steps_per_distance": chosen.get("drivenStepsPerDistance", 0.0),
     }
     return replace(ensemble, run=ensemble.run | driving | {"is_tuned": False})
 

@@ -77,7 +77,7 @@ def finished(campaign: EnsembleConfig) -> tuple[Round, list[str]]:
     with pytest.MonkeyPatch.context() as patch:
         small = replace(gldp.CONFIGS["tiny"], encoder_steps=20, decoder_steps=20, validate_every=20)
         patch.setitem(gldp.CONFIGS, "tiny", small)
-        few = {"sigmas": (0.3, 0.4), "steps": (10,), "blocks": (1,), "step_shares": (0.5,)}
+        few = {"sigmas": (0.3, 0.4), "steps": (10,), "blocks": (1,), "per_distance": (0.0,), "step_shares": (0.5,)}
         patch.setattr(hybrid, "tune_driving", partial(tune_driving, n_jumps=2, **few))
         # a C++ compiler takes a minute; its own tests have it
         patch.setattr(adaptive_module, "compile_bundle", lambda path, out, device: shutil.copy(path, out))

@@ -26,23 +26,31 @@ def tune(simulation, **arguments):
     return tune_driving(
         simulation,
         **(
-            {"n_jumps": 10, "sigmas": (0.1, 0.3), "steps": (10, 30), "blocks": (1, 5), "step_shares": (1.0, 0.5)}
+            {
+                "n_jumps": 10,
+                "sigmas": (0.1, 0.3),
+                "steps": (10, 30),
+                "blocks": (1, 5),
+                "per_distance": (0.0, 40.0),
+                "step_shares": (1.0, 0.5),
+            }
             | arguments
         ),
     )
 
 
-def test_four_settings_are_varied_in_turn_and_the_fastest_is_in_use(simulation):
+def test_five_settings_are_varied_in_turn_and_the_fastest_is_in_use(simulation):
     tuning = tune(simulation)
-    assert len(tuning.trials) == 8
+    assert len(tuning.trials) == 10
     assert [trial.drivingStepSize for trial in tuning.trials[:2]] == [kd.SMALL.step_size, 0.5 * kd.SMALL.step_size]
     assert [trial.sigma for trial in tuning.trials[2:4]] == [0.1, 0.3]
     assert [trial.drivenSteps for trial in tuning.trials[4:6]] == [10, 30]
-    assert [trial.stepsPerPerturbation for trial in tuning.trials[6:]] == [1, 5]
+    assert [trial.drivenStepsPerDistance for trial in tuning.trials[6:8]] == [0.0, 40.0]
+    assert [trial.stepsPerPerturbation for trial in tuning.trials[8:]] == [1, 5]
     # Each choice is kept while the next setting is varied.
     best = max(tuning.trials[2:4], key=lambda trial: trial.speed)
     assert {trial.sigma for trial in tuning.trials[4:]} == {best.sigma}
-    assert tuning.chosen == max(tuning.trials[6:], key=lambda trial: trial.speed)
+    assert tuning.chosen == max(tuning.trials[8:], key=lambda trial: trial.speed)
     driving = simulation.integrator.getDriving()
     assert {name: driving[name] for name in tuning.chosen.setting} == tuning.chosen.setting
 
@@ -57,12 +65,12 @@ def test_driven_steps_too_long_to_be_accepted_are_halved(simulation):
 
 def test_trials_measure_what_they_say(simulation):
     tuning = tune(simulation, n_jumps=40)
-    assert simulation.integrator.getNumJumps() == 8 * 40
+    assert simulation.integrator.getNumJumps() == 10 * 40
     for trial in tuning.trials:
         assert 0 < trial.acceptance < 1
         assert trial.seconds_per_jump > 0
         assert trial.speed > 0
-    records = list(simulation.integrator.getJumpRecords(7 * 40))
+    records = list(simulation.integrator.getJumpRecords(9 * 40))
     last = tuning.trials[-1]
     assert last.acceptance == pytest.approx(sum(record.acceptance for record in records) / 40)
     gain = sum(record.acceptance * (record.to[0] - record._from[0]) ** 2 for record in records)
@@ -72,7 +80,7 @@ def test_trials_measure_what_they_say(simulation):
 def test_a_setting_at_which_nothing_is_accepted_is_not_chosen(simulation):
     """Drives of steps beyond stability are all refused."""
     simulation.integrator.setDriving(drivingStepSize=0.05)
-    tuning = tune(simulation, sigmas=(0.01, 0.4), steps=(10,), blocks=(2,), step_shares=(1.0,))
+    tuning = tune(simulation, sigmas=(0.01, 0.4), steps=(10,), blocks=(2,), per_distance=(0.0,), step_shares=(1.0,))
     assert tuning.trials[0].acceptance < 0.05
     assert tuning.chosen.sigma == 0.4
 
@@ -99,8 +107,8 @@ def test_a_checkpoint_keeps_what_was_tuned(simulation, bundle):
 
 def test_blocks_longer_than_the_drive_are_left_out(simulation):
     simulation.integrator.setDriving(drivenSteps=10, stepsPerPerturbation=1)
-    tuning = tune(simulation, sigmas=(0.2,), steps=(10,), blocks=(2, 20), step_shares=(1.0,))
-    assert [trial.stepsPerPerturbation for trial in tuning.trials] == [1, 1, 1, 2]
+    tuning = tune(simulation, sigmas=(0.2,), steps=(10,), blocks=(2, 20), per_distance=(0.0,), step_shares=(1.0,))
+    assert [trial.stepsPerPerturbation for trial in tuning.trials] == [1, 1, 1, 1, 2]
 
 
 def test_the_record_is_json(simulation, tmp_path):
@@ -119,7 +127,7 @@ def test_angles_are_measured_the_short_way_round():
     ("arguments", "sentence"),
     [
         ({"n_jumps": 0}, "n_jumps must be at least 1, got 0"),
-        ({"sigmas": ()}, "sigmas, steps, blocks and step_shares must each give at least one candidate"),
+        ({"sigmas": ()}, "sigmas, steps, blocks, per_distance and step_shares must each give at least one candidate"),
         ({"step_shares": (0.0,)}, "step_shares must be positive, got"),
         ({"blocks": (100,)}, "stepsPerPerturbation: no candidate of .* fits the others"),
     ],

@@ -2,7 +2,8 @@
 
 System: amber14 + OBC2, charged termini, hydrogens of 3 amu, 4 fs. Plain MD is what `openmm-latent generate` made in
 benchmark_output/wlall_md (resumable, as long as it has run); its cost is measured beside the runs. GLDP is trained on
-it, with two of its torsions as slow coordinates.
+it. Its slow coordinate is the one torsion that makes up the slowest mode, its kernel proposes wherever data was, and
+how drives go is tuned on frames of that data, half of them of the rare state; all of that ends before production.
 
 The series is the slowest TICA coordinate (lag 100 ps) of that MD's backbone torsions: phi of Leu 5, with a share of
 psi of Leu 2. Its independent samples are N / (-1 + 2 sum rho), and none where one of its two states is never visited:
@@ -45,6 +46,7 @@ from openmm_latent.data.forcefields import build_system
 from openmm_latent.data.trajectories import load_trajectories
 from openmm_latent.hybrid import HybridConfig, HybridRun
 from openmm_latent.metrics import cluster_centres, effective_sample_size, jsd
+from openmm_latent.propagators.proposal import ProposalConfig
 from openmm_latent.training import train_gldp
 from openmm_latent.tuning import tune_driving
 
@@ -55,6 +57,16 @@ TEMPERATURE, TIMESTEP, HYDROGEN_MASS = 300.0, 0.004, 3.0
 SPACING = 0.01  # [ns] between frames of the MD
 LAG_FRAMES = 10  # of TICA, 100 ps
 STATE = State.parse("phi[5]>0")
+#: Before tuning: drives without friction lose nothing to the bath, and half the relaxation's step is a faithful one.
+UNTUNED = {
+    "drivenSteps": 100, "drivenStepsPerDistance": 800.0, "stepsPerPerturbation": 2,
+    "drivingFriction": 0.0, "drivingStepSize": 0.002,
+}  # fmt: skip
+CANDIDATES = {
+    "step_shares": (1.0,), "sigmas": (0.05, 0.08, 0.12), "steps": (100,), "per_distance": (400.0, 800.0, 1200.0),
+    "blocks": (1, 2),
+}  # fmt: skip
+N_STARTS = 20  # of each state, for each candidate
 RARE_PHI = 3  # of the four phi angles, that of Leu 5; rare where it is positive
 
 
@@ -67,8 +79,9 @@ def trained_bundle() -> Path:
         propagator_config=PROPAGATORS["autoregressive"],
         out=path,
         work_directory=WORK / "own_training",
-        n_slow=2,
+        n_slow=1,
         slow_features="angles",
+        proposal_config=ProposalConfig(kernels=("independence",), flattening=1.0),
         seed=1,
         progress=False,
     )
@@ -106,7 +119,9 @@ class SlowMode:
         }
 
 
-def make_simulation(bundle: Path | None, start: np.ndarray, seed: int, relaxation: int = 1) -> app.Simulation:
+def make_simulation(
+    bundle: Path | None, start: np.ndarray, seed: int, relaxation: int = 1, driving: dict | None = None
+) -> app.Simulation:
     """Return an exact-mode simulation with so many steps between jumps, or plain MD without a bundle; Reference."""
     topology = app.PDBFile(str(MD / "wlall_a.pdb")).topology
     system = build_system(topology, hydrogen_mass=HYDROGEN_MASS)
@@ -116,7 +131,7 @@ def make_simulation(bundle: Path | None, start: np.ndarray, seed: int, relaxatio
         model = LatentModel(bundle)
         model.addRestraint(system, topology)
         integrator = model.createIntegrator(
-            topology, integrator, jumpInterval=relaxation, mode="exact", seed=seed, stepsPerPerturbation=1
+            topology, integrator, jumpInterval=relaxation, mode="exact", seed=seed, **(driving or UNTUNED)
         )
     simulation = app.Simulation(topology, system, integrator, mm.Platform.getPlatformByName("Reference"))
     simulation.context.setPositions(start)
@@ -134,29 +149,37 @@ def speed_of_md(start: np.ndarray) -> float:
     return (time.process_time() - began) / (5000 * TIMESTEP / 1000)
 
 
-def walk(bundle: Path, start: np.ndarray, seed: int, cpu_seconds: float, relaxation: int) -> dict:
-    """Tune, then jump for so long; measure the speed of plain MD beside it."""
+def tuned(bundle: Path, reference: mdtraj.Trajectory, is_rare: np.ndarray, seed: int, relaxation: int) -> dict:
+    """Return how drives go best from frames of both states, what else was tried, and the CPU seconds of all that."""
+    random = np.random.default_rng(seed)
+    both = [random.choice(np.flatnonzero(side), N_STARTS, replace=False) for side in (is_rare, ~is_rare)]
+    starts = reference.xyz[np.stack(both, axis=1).ravel()]
+    began = time.process_time()
+    simulation = make_simulation(bundle, starts[0], seed, relaxation)
+    tuning = tune_driving(simulation, n_jumps=2 * N_STARTS, starts=starts, **CANDIDATES)
+    return {
+        "setting": tuning.chosen.setting,
+        "trials": [(t.setting | {"acceptance": t.acceptance, "speed": t.speed}) for t in tuning.trials],
+        "cpu_seconds": time.process_time() - began,
+    }
+
+
+def walk(bundle: Path, start: np.ndarray, seed: int, cpu_seconds: float, relaxation: int, driving: dict) -> dict:
+    """Jump for so long; measure the speed of plain MD beside it."""
     torch.set_num_threads(1)
     seconds_per_ns = speed_of_md(start)
-    began = time.process_time()
-    simulation = make_simulation(bundle, start, seed, relaxation)
+    simulation = make_simulation(bundle, start, seed, relaxation, driving)
     integrator = simulation.integrator
     integrator.step(relaxation)
-    tuning = tune_driving(simulation, n_jumps=20, sigmas=(0.1, 0.2), steps=(250, 500, 1000), blocks=(1, 2))
-    tuned = time.process_time() - began
-    first = integrator.getNumJumps()
-    frames = []
+    frames, first = [], integrator.getNumJumps()
     began = time.process_time()
-    while time.process_time() - began < cpu_seconds - tuned:
+    while time.process_time() - began < cpu_seconds:
         simulation.step(relaxation)
         frames.append(simulation.context.getState(positions=True).getPositions(asNumpy=True)._value.astype(np.float32))
     return {
         "frames": np.array(frames),
         "acceptance": float(np.mean([record.acceptance for record in integrator.getJumpRecords(first)])),
         "cpu_seconds": time.process_time() - began,
-        "tuning_cpu_seconds": tuned,
-        "tuning": [(t.setting | {"acceptance": t.acceptance, "speed": t.speed}) for t in tuning.trials],
-        "setting": tuning.chosen.setting,
         "md_cpu_seconds_per_ns": seconds_per_ns,
     }
 
@@ -191,7 +214,7 @@ def guarded_run(bundle: Path, folder: Path, nanoseconds: float, seed: int) -> di
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--cpu-seconds", type=float, default=600.0, help="of each of two exact walkers")
-    parser.add_argument("--relaxation", type=int, default=250, help="MD steps of 4 fs between two exact jumps")
+    parser.add_argument("--relaxation", type=int, default=100, help="MD steps of 4 fs between two exact jumps")
     parser.add_argument("--guarded-ns", type=float, default=5.0, help="of relaxation in the guarded run; 0: none")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
@@ -199,12 +222,18 @@ def main() -> None:
     bundle = trained_bundle()
     reference = [mdtraj.load(file, top=MD / "wlall_a.pdb") for file in sorted(MD.glob("*.xtc"))]
     mode = SlowMode(reference)
-    rare = np.flatnonzero(mdtraj.compute_phi(reference[0])[1][:, RARE_PHI] > 0)
+    is_rare = mdtraj.compute_phi(reference[0])[1][:, RARE_PHI] > 0
+    rare = np.flatnonzero(is_rare)
     starts = [reference[0].xyz[len(reference[0]) // 4], reference[0].xyz[rare[len(rare) // 2]]]
+    tuning = tuned(bundle, reference[0], is_rare, options.seed + 100, options.relaxation)
+    print(tuning, flush=True)
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         walks = pool.starmap(
             walk,
-            [(bundle, starts[i], options.seed + i, options.cpu_seconds, options.relaxation) for i in range(2)],
+            [
+                (bundle, starts[i], options.seed + i, options.cpu_seconds, options.relaxation, tuning["setting"])
+                for i in range(2)
+            ],
             chunksize=1,
         )
     seconds_per_ns = float(np.mean([w["md_cpu_seconds_per_ns"] for w in walks]))
@@ -217,12 +246,13 @@ def main() -> None:
     exact["jsd_nats_to_md"] = float(jsd(exact["histogram"], plain["histogram"]))
     exact["gain"] = gain(exact["independent_samples"], exact["cpu_seconds"], plain)
     exact["walks"] = [{key: value for key, value in w.items() if key != "frames"} for w in walks]
+    exact["tuning"] = tuning
     guarded = {}
     if options.guarded_ns > 0:
         guarded = guarded_run(bundle, WORK / f"guarded_seed{options.seed}", options.guarded_ns, options.seed)
     told = {name: one | {"histogram": one["histogram"].tolist()} for name, one in (("MD", plain), ("exact", exact))}
     write_results(
-        "exact_wlall" if options.relaxation == 250 else f"exact_wlall_{options.relaxation}_steps",
+        "exact_wlall",
         {
             "settings": vars(options),
             "slow_mode": {"timescale_ns": mode.timescale, "border": mode.border, "edges": mode.edges.tolist()},

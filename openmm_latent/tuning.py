@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 from openmm.app import Simulation
 from openmm.unit import picosecond
 
@@ -84,6 +85,7 @@ def tune_driving(
     blocks: Sequence[int] = _BLOCKS,
     per_distance: Sequence[float] = _PER_DISTANCE,
     step_shares: Sequence[float] = _STEP_SHARES,
+    starts: np.ndarray | None = None,
 ) -> Tuning:
     """Choose how the jumps of an exact-mode Simulation are driven; run it before production.
 
@@ -93,9 +95,10 @@ def tune_driving(
     accepts ten times as many jumps driven at 2 fs.
 
     Each candidate makes jumps with the usual relaxation between them; that with the largest `Trial.speed` is kept. That
-    is a noisy measure, carried by few long moves: give it jumps enough, and several walkers one setting. The frames of
-    the phase are no sample of production: add reporters after it. Its end is final: nothing adapts later, as an exact
-    chain demands. Time and step count are put back.
+    is a noisy measure, carried by few long moves, which a tuning that stays in one state hardly sees: give it jumps
+    enough, and where states are rare `starts` in each of them. The frames of the phase are no sample of production: add
+    reporters after it. Its end is final: nothing adapts later, as an exact chain demands. Time and step count are put
+    back, and with `starts` positions and velocities.
 
     Parameters
     ----------
@@ -108,6 +111,9 @@ def tune_driving(
         `LatentModel.createIntegrator`.
     step_shares : sequence of float
         Candidates for `drivingStepSize`, as shares of what it is before.
+    starts : ndarray, optional
+        (n_starts, n_particles, 3) [nm], frames such as training data has of each state, equally many of each: jumps
+        begin near these in turn, and not where the one before ended.
 
     Returns
     -------
@@ -116,7 +122,8 @@ def tune_driving(
     Raises
     ------
     LatentError
-        The Simulation has another integrator or mode, reporters already, or no candidate is given.
+        The Simulation has another integrator or mode, reporters already, no candidate is given, or `starts` are of
+        other atoms.
     """
     integrator = simulation.integrator
     require(
@@ -136,6 +143,14 @@ def tune_driving(
     )
     require(min(step_shares) > 0, f"step_shares must be positive, got {list(step_shares)}; 1 and 0.5 are usual")
     context = simulation.context
+    if starts is not None:
+        n_particles = context.getSystem().getNumParticles()
+        require(
+            np.ndim(starts) == 3 and np.shape(starts)[1:] == (n_particles, 3) and bool(np.isfinite(starts).all()),
+            f"starts must be finite and of shape (n_starts, n_particles={n_particles}, 3) [nm], got "
+            f"{np.shape(starts)}; give frames of all atoms of the Simulation",
+        )
+        before = context.getState(positions=True, velocities=True)
     start_time, start_step = context.getTime(), context.getStepCount()
     trials: list[Trial] = []
     candidates: dict[str, Sequence[float]] = {
@@ -152,7 +167,7 @@ def tune_driving(
             if setting["stepsPerPerturbation"] > setting["drivenSteps"]:
                 continue
             integrator.setDriving(**setting)
-            trial = _try(integrator, n_jumps)
+            trial = _try(simulation, n_jumps, starts)
             trials.append(trial)
             if best is None or trial.speed > best.speed:
                 best = trial
@@ -160,6 +175,9 @@ def tune_driving(
         assert best is not None  # for mypy
         integrator.setDriving(**best.setting)
         chosen = best
+    if starts is not None:
+        context.setPositions(before.getPositions())
+        context.setVelocities(before.getVelocities())
     context.setTime(start_time)
     context.setStepCount(start_step)
     return Tuning(trials, chosen)
@@ -171,11 +189,16 @@ def _step_size(integrator: LatentIntegrator) -> float:
     return float(size if size > 0 else integrator.getIntegrator(0).getStepSize().value_in_unit(picosecond))
 
 
-def _try(integrator: LatentIntegrator, n_jumps: int) -> Trial:
+def _try(simulation: Simulation, n_jumps: int, starts: np.ndarray | None) -> Trial:
     """Make jumps with relaxation between them and take their measure."""
+    integrator, context = simulation.integrator, simulation.context
     first = integrator.getNumJumps()
     started = time.process_time()
     while integrator.getNumJumps() < first + n_jumps:
+        if starts is not None:
+            context.setPositions(starts[(integrator.getNumJumps() - first) % len(starts)])
+            context.applyConstraints(integrator.getConstraintTolerance())
+            context.applyVelocityConstraints(integrator.getConstraintTolerance())
         integrator.step(integrator.getJumpInterval())
     seconds = time.process_time() - started
     records = list(integrator.getJumpRecords(first))

@@ -1,7 +1,9 @@
 """The tuning phase of driven jumps: what it tries, what it keeps, and that it ends."""
 
 import json
+from dataclasses import replace
 
+import numpy as np
 import openmm as mm
 import pytest
 from openmm import app
@@ -96,6 +98,24 @@ def test_time_and_step_count_are_put_back_and_nothing_adapts_later(simulation):
     assert driving["sigma"] == tuning.chosen.sigma
 
 
+def test_starts_are_taken_in_turn_and_the_frame_is_put_back(tmp_path):
+    """Two wells, and jumps that stay where they are: every other record begins in the other well."""
+    bundle = kd.export(kd.DOUBLE_WELL, tmp_path / "stay.latent.pt", kd.Stay(2, 1))
+    simulation = kd.make_simulation(kd.DOUBLE_WELL, bundle, replace(kd.SMALL, relax_steps=2), seed=3)
+    simulation.step(5)
+    state = simulation.context.getState(positions=True, velocities=True)
+    frame = state.getPositions(asNumpy=True)._value
+    mirrored = frame.copy()
+    mirrored[1:, 0] = 2 * frame[0, 0] - frame[1:, 0]
+    tuning = tune(simulation, starts=np.array([frame, mirrored]), n_jumps=6)
+    assert len(tuning.trials) == 10
+    starts = [record.start[0] for record in simulation.integrator.getJumpRecords(0)][-6:]
+    assert np.sign(starts).tolist() == [np.sign(starts[0]), -np.sign(starts[0])] * 3
+    after = simulation.context.getState(positions=True, velocities=True)
+    np.testing.assert_array_equal(after.getPositions(asNumpy=True)._value, frame)
+    np.testing.assert_array_equal(after.getVelocities(asNumpy=True)._value, state.getVelocities(asNumpy=True)._value)
+
+
 def test_a_checkpoint_keeps_what_was_tuned(simulation, bundle):
     simulation.integrator.setDriving(sigma=0.37, drivenSteps=12, stepsPerPerturbation=3)
     checkpoint = simulation.context.createCheckpoint()
@@ -129,6 +149,10 @@ def test_angles_are_measured_the_short_way_round():
         ({"n_jumps": 0}, "n_jumps must be at least 1, got 0"),
         ({"sigmas": ()}, "sigmas, steps, blocks, per_distance and step_shares must each give at least one candidate"),
         ({"step_shares": (0.0,)}, "step_shares must be positive, got"),
+        (
+            {"starts": np.zeros((3, 4, 3))},
+            r"starts must be finite and of shape \(n_starts, n_particles=2, 3\) .* \(3, 4,",
+        ),
         ({"blocks": (100,)}, "stepsPerPerturbation: no candidate of .* fits the others"),
     ],
 )

@@ -25,6 +25,7 @@ def folder(tmp_path_factory):
     with open(folder / "complex.pdb", "w") as file:
         app.PDBFile.writeFile(TOPOLOGY, complex_frames(2, seed=4)[-1] * unit.nanometer, file, keepIds=True)
     (folder / "complex.xml").write_text(mm.XmlSerializer.serialize(complex_system(TOPOLOGY)))
+    (folder / "held.xml").write_text(mm.XmlSerializer.serialize(held_system(folder / "complex.pdb")))
     (folder / "ligand.sdf").write_text(SDF)
     (folder / "other.sdf").write_text(SDF.replace(" O   0", " S   0"))
     model = random_model(turns=True, data_scale=0.002, fine_data_scale=0.002, level_least=0.1, churn_above=0.0005)
@@ -68,6 +69,25 @@ def test_drawn_structures_name_the_ligands_bonds_where_the_complex_is_given(fold
 def ligand_bonds(path):
     bonds = app.PDBFile(str(path)).topology.bonds()
     return {frozenset((a.name, b.name)) for a, b in bonds if a.residue.name == "LIG"}
+
+
+def held_system(pdb):
+    """Return the complex with one of its atoms held by a spring to where the file has it."""
+    system, spring = complex_system(TOPOLOGY), mm.CustomExternalForce("500*((x-x0)^2+(y-y0)^2+(z-z0)^2)")
+    for name in ("x0", "y0", "z0"):
+        spring.addPerParticleParameter(name)
+    spring.addParticle(8, app.PDBFile(str(pdb)).positions[8].value_in_unit(unit.nanometer))
+    system.addForce(spring)
+    return system
+
+
+def test_relaxed_frames_lie_where_the_system_wants_them(folder, tmp_path):
+    out = tmp_path / "held.xtc"
+    run("sample", "--model", folder / "c.latent.pt", "--trajectory", "-n", 2, "--no-fill", "--out", out, "--relax",
+        "--top", folder / "complex.pdb", "--system", folder / "held.xml", "--platform", "Reference")  # fmt: skip
+    frames = mdtraj.load(str(out), top=str(tmp_path / "held.pdb")).xyz
+    there = app.PDBFile(str(folder / "complex.pdb")).getPositions(asNumpy=True)._value
+    assert np.linalg.norm(frames[:, 8] - there[8], axis=1).max() < 0.05
 
 
 def test_relaxed_frames_are_of_the_users_system(folder, tmp_path):

@@ -15,7 +15,7 @@ from openmm_latent.cli.common import PlatformOption, SeedOption, progress_bar
 from openmm_latent.errors import require
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from openmm import System, app
 
@@ -169,10 +169,11 @@ class Whole:
     system: System | None
     relaxing: Relaxing | None
 
-    def minimiser(self, bundle: Bundle) -> tuple[RestrainedMinimiser, np.ndarray]:
-        """Return what minimises a bundle's frames, and the order in which it wants their atoms."""
+    def minimiser(self, bundle: Bundle) -> tuple[RestrainedMinimiser, Callable[[np.ndarray], np.ndarray]]:
+        """Return what minimises a bundle's frames, and what brings these into the order and place that it wants."""
         from openmm_latent.conformations import model_topology
         from openmm_latent.data.restrained import RestrainedMinimiser
+        from openmm_latent.geometry import superpose
         from openmm_latent.topology import match_atoms
 
         assert self.relaxing is not None  # for mypy: asked for alone
@@ -180,7 +181,7 @@ class Whole:
         if self.system is None:
             structure = np.asarray(manifest.reference_positions)
             made = RestrainedMinimiser(model_topology(manifest), structure, how.solvent, how.platform, how.stiffness)
-            return made, np.arange(len(manifest.atoms))
+            return made, lambda frame: frame
         assert self.topology is not None  # for mypy: both are read with the System
         assert self.positions is not None
         places = np.array(match_atoms(manifest.atoms, self.topology, f"bundle '{bundle.name}'"))
@@ -200,7 +201,8 @@ class Whole:
         made = RestrainedMinimiser(
             self.topology, self.positions, platform=how.platform, stiffness=how.stiffness, system=self.system
         )
-        return made, np.argsort(places)
+        order, there = np.argsort(places), self.positions[np.sort(places)]
+        return made, lambda frame: superpose(np.asarray(frame, dtype=np.float64)[order], there)  # for springs to places
 
 
 def read_whole(top: Path | None, coordinates: Path | None, system: Path | None, relaxing: Relaxing | None) -> Whole:
@@ -242,12 +244,12 @@ def write_frames(
     with progress_bar() as bar, AllAtomWriter(out) as writer:
         task = bar.add_task("drawing", total=n_frames)
         if whole.relaxing is not None:
-            minimiser, order = whole.minimiser(bundle)
+            minimiser, placed = whole.minimiser(bundle)
             topology = minimiser.topology
-            minimiser.relax(np.asarray(bundle.manifest.reference_positions)[order])  # what frames may be pulled from
+            minimiser.relax(placed(np.asarray(bundle.manifest.reference_positions)))  # what frames may be pulled from
         for number, positions in enumerate(frames):
             if whole.relaxing is not None:
-                done.append(minimiser.relax(positions[order], may_pull=True))
+                done.append(minimiser.relax(placed(positions), may_pull=True))
                 positions = done[-1].positions
             writer.write(topology, positions, number * spacing)
             bar.advance(task)

@@ -39,6 +39,8 @@ _N_PULLS, _N_PULL_STEPS = 10, 100
 #: How much of the stiffness is left when what was pulled settles.
 _SOFTER = 0.01
 _RESTRAINT_GROUP = 31
+#: A parameter that no force of the user's has.
+_HOLD = "openmm_latent_hold"
 
 
 @dataclass(frozen=True)
@@ -172,12 +174,16 @@ class RestrainedMinimiser:
         else:
             self.topology, first, system = topology, whole_positions(topology, positions).copy(), deepcopy(system)
             _require_hung(topology)
+            for force in system.getForces():
+                force.setForceGroup(0)  # that of the restraints is theirs alone
+                if isinstance(force, openmm.NonbondedForce):
+                    force.setReciprocalSpaceForceGroup(-1)
         atoms = list(self.topology.atoms())
         self.heavy = np.array([atom.index for atom in atoms if atom.element is not app.element.hydrogen])
         self._hang_hydrogens(first)
         first[self.hydrogens] = self._carried(first)
-        self.restraint = openmm.CustomExternalForce("0.5*stiffness*((x-x0)^2+(y-y0)^2+(z-z0)^2)")
-        self.restraint.addGlobalParameter("stiffness", stiffness)
+        self.restraint = openmm.CustomExternalForce(f"0.5*{_HOLD}*((x-x0)^2+(y-y0)^2+(z-z0)^2)")
+        self.restraint.addGlobalParameter(_HOLD, stiffness)
         for name in ("x0", "y0", "z0"):
             self.restraint.addPerParticleParameter(name)
         self.cas = [atom.index for atom in atoms if atom.name == "CA"]
@@ -197,9 +203,7 @@ class RestrainedMinimiser:
 
         It holds the hydrogen, too, on its side: one that was pushed through to the other would draw the rest after it.
         """
-        force = openmm.CustomTorsionForce("0.5*rigidity*max(0, abs(theta-theta0)-free)^2")
-        force.addGlobalParameter("rigidity", _HAND_STIFFNESS)
-        force.addGlobalParameter("free", _HAND_FREE)
+        force = openmm.CustomTorsionForce(f"0.5*{_HAND_STIFFNESS}*max(0, abs(theta-theta0)-{_HAND_FREE})^2")
         force.addPerTorsionParameter("theta0")
         centres = self.soundness.centres
         hydrogen_of = dict(zip(self.corners[:, 0].tolist(), self.hydrogens.tolist(), strict=True))
@@ -212,11 +216,9 @@ class RestrainedMinimiser:
     def _planes(self) -> openmm.Force:
         """Return a force that holds peptide bonds near the form that each frame says."""
         force = openmm.CustomTorsionForce(
-            "0.5*tightness*max(0, abs(off)-slack)^2; off=theta-theta0-6.283185307179586*floor((theta-theta0)"
-            "/6.283185307179586+0.5)"
+            f"0.5*{_OMEGA_STIFFNESS}*max(0, abs(off)-{_OMEGA_FREE})^2; "
+            "off=theta-theta0-6.283185307179586*floor((theta-theta0)/6.283185307179586+0.5)"
         )
-        force.addGlobalParameter("tightness", _OMEGA_STIFFNESS)
-        force.addGlobalParameter("slack", _OMEGA_FREE)
         force.addPerTorsionParameter("theta0")
         for omega in self.soundness.omegas.tolist():
             force.addTorsion(*omega, [np.pi])
@@ -337,9 +339,9 @@ class RestrainedMinimiser:
                 break
             positions = nearer
         # It hangs strained on a trace that no chain can follow.
-        self.context.setParameter("stiffness", _SOFTER * self.stiffness)
+        self.context.setParameter(_HOLD, _SOFTER * self.stiffness)
         eased = self._minimised(positions, positions[self.cas], self.n_iterations)
-        self.context.setParameter("stiffness", self.stiffness)
+        self.context.setParameter(_HOLD, self.stiffness)
         return eased if self.soundness.is_sound(eased) else positions
 
     def _energy(self) -> float:

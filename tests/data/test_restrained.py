@@ -7,6 +7,7 @@ import openmm
 import pytest
 from openmm import app, unit
 
+from openmm_latent.data.forcefields import build_system
 from openmm_latent.data.restrained import RestrainedMinimiser, Soundness
 from openmm_latent.errors import LatentError
 from openmm_latent.geometry import dihedrals
@@ -160,6 +161,23 @@ def test_what_is_wrong_with_a_frame_is_counted(fault, name):
         frame[PLACES[2, "CB"]] = frame[PLACES[5, "CB"]] + 0.05
     assert soundness(frame[None])[name][0] > 0
     assert not soundness.is_sound(frame)
+
+
+def test_a_users_forces_keep_their_parameters_and_count_in_the_energy():
+    """In the group and by the names that the restraints had best."""
+    topology, start = PDB.topology, np.array(PDB.positions.value_in_unit(unit.nanometer))
+    system = build_system(topology, "vacuum")
+    plain = RestrainedMinimiser(topology, start, platform="Reference", n_iterations=1, system=system)
+    pull = openmm.CustomExternalForce("stiffness+rigidity+free")
+    for name, value in (("stiffness", 1000.0), ("rigidity", 200.0), ("free", 30.0)):
+        pull.addGlobalParameter(name, value)
+    pull.addParticle(0, [])
+    pull.setForceGroup(31)
+    system.addForce(pull)
+    pulled = RestrainedMinimiser(topology, start, platform="Reference", n_iterations=1, system=system)
+    heavy = start[plain.heavy]
+    assert pulled.relax(heavy).energy_before == pytest.approx(plain.relax(heavy).energy_before + 1230.0, abs=0.1)
+    assert pull.getForceGroup() == 31
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ def trained_bundle() -> Path:
         out=path,
         work_directory=WORK / "own_training",
         n_slow=1,
-        slow_features="angles",
+        slow_features="backbone",
         proposal_config=ProposalConfig(kernels=("independence",), flattening=1.0),
         seed=1,
         progress=False,

@@ -1,6 +1,7 @@
 import json
 import signal
 from dataclasses import asdict, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from openmm_latent.propagators import autoregressive, koopman, langevin
 from openmm_latent.propagators.proposal import ProposalConfig
 from openmm_latent.training import gldp as stages
 from openmm_latent.training import loop, train_autoencoder, train_gldp
+from openmm_latent.training.slow_coordinates import set_slow_coordinates
 from peptides import capped_alanine_frames, capped_alanine_trajectories
 
 QUICK = replace(CONFIGS["tiny"], encoder_steps=40, decoder_steps=40, validate_every=20, batch_size=64)
@@ -216,6 +218,27 @@ def test_angles_are_slow_coordinates_in_radians_with_a_turn_as_their_period(trai
     assert away.argmin(axis=1).tolist() in ([0, 1], [1, 0])
 
 
+@pytest.mark.parametrize(("features", "picked"), [("angles", [2]), ("backbone", [1])])
+def test_a_side_chain_that_turns_most_slowly_is_no_backbone_angle(features, picked):
+    """Three torsions of four atoms each, of memories 2, 20 and 200 frames; the third is no phi or psi."""
+    random, angles = np.random.default_rng(4), np.zeros((4000, 3))
+    kept = np.exp(-1.0 / np.array([2.0, 20.0, 200.0]))
+    for i in range(1, len(angles)):
+        angles[i] = kept * angles[i - 1] + np.sqrt(1 - kept**2) * 0.5 * random.standard_normal(3)
+    zero, one = np.zeros_like(angles), np.ones_like(angles)
+    corners = [(one, zero, zero), (zero, zero, zero), (zero, zero, one), (np.cos(angles), np.sin(angles), one)]
+    positions = np.stack([np.stack(corner, axis=2) for corner in corners], axis=2).reshape(-1, 12, 3)
+    set_to = []
+    model = SimpleNamespace(
+        torsions=torch.arange(12).view(3, 4),
+        n_backbone_torsions=2,
+        set_slow_angles=lambda chosen: set_to.extend(np.asarray(chosen).tolist()),
+    )
+    (slow,) = set_slow_coordinates(model, features, [], SimpleNamespace(positions=[positions]), (5, 1, "tica"))
+    assert set_to == picked
+    np.testing.assert_allclose(np.abs(slow[:, 0]), np.abs(angles[:, picked[0]]), atol=1e-4)
+
+
 def test_reference_is_a_frame_on_which_the_data_superposes_clearly():
     folded = capped_alanine_frames(40, 3)
     flat = folded[:1] * np.array([1.0, 1.0, 0.02], dtype=np.float32)  # all of its atoms nearly in one plane
@@ -230,7 +253,7 @@ def test_reference_is_a_frame_on_which_the_data_superposes_clearly():
     ("arguments", "sentence"),
     [
         ({"propagator": "lstm"}, "propagator must be one of autoregressive, koopman, langevin, got 'lstm'"),
-        ({"slow_features": "contacts"}, "slow_features must be one of auto, torsions, angles, latent, got 'contacts'"),
+        ({"slow_features": "contacts"}, "slow_features must be one of auto, torsions, angles, backbone, latent, got 'contacts'"),
         ({"config": "huge"}, "config must be one of tiny, paper or a GLDPConfig, got 'huge'"),
         ({"pooling": "all"}, "pooling must be one of blind, residue, sequential, got 'all'"),
         ({"device": "tpu"}, "device must be 'auto', 'cpu' or 'cuda', got 'tpu'"),

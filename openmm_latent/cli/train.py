@@ -71,7 +71,11 @@ def gldp(
     slow: Annotated[int, typer.Option(help="Slow coordinates, on which restraints and the exact mode work.")] = 2,
     slow_method: Annotated[str, typer.Option(help="tica, or vamp for data out of equilibrium.")] = "tica",
     slow_features: Annotated[
-        str, typer.Option(help="What they are made of: torsions, angles, latent, or auto (torsions up to 200 of them).")
+        str,
+        typer.Option(
+            help="What they are made of: torsions, angles, backbone (angles phi and psi), latent, or auto (torsions up "
+            "to 200 of them)."
+        ),
     ] = "auto",
     proposal: Annotated[
         str, typer.Option(help="What the exact mode proposes: lag (one lag time away), independence or both.")

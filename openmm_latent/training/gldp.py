@@ -96,7 +96,8 @@ def train_gldp(
         What slow coordinates are linear in: "torsions" (cosines and sines of phi, psi, omega and chi), "latent" (what
         the autoencoder learned), or "auto": torsions, where there are between 1 and 200. On the way between two basins,
         where there is hardly any data, torsions still turn bonds; a learned latent may bend them. "angles": for each
-        mode of the torsions the one that makes up most of it, as a periodic coordinate.
+        mode of the torsions the one that makes up most of it, as a periodic coordinate; "backbone": the same among phi
+        and psi alone, where side chains turn more slowly than what one asks for.
     proposal_config : ProposalConfig, optional
         Of the kernels that propose where the exact mode goes; the lag kernel's lag is `lag_time`.
     series : TrajectorySet, optional

@@ -85,6 +85,7 @@ class GLDP(ExplicitLatentModule):
         self.n_propose_noise = 0
         quadruples = [torsion_quadruples(atoms, kind) for kind in TORSION_KINDS]
         self.register_buffer("torsions", torch.tensor(np.concatenate(quadruples)))
+        self.n_backbone_torsions = len(quadruples[0]) + len(quadruples[1])  # the first ones: phi and psi
         self.register_buffer("reference", torch.tensor(reference))  # float64
         self.register_buffer("reference_embedding", torch.zeros(self.n_atoms, config.encoder_width))
         self.register_buffer("mean_structure", torch.tensor(reference, dtype=torch.float32))

@@ -63,10 +63,10 @@ UNTUNED = {
     "drivingFriction": 0.0, "drivingStepSize": 0.002,
 }  # fmt: skip
 CANDIDATES = {
-    "step_shares": (1.0,), "sigmas": (0.05, 0.08, 0.12), "steps": (100,), "per_distance": (400.0, 800.0, 1200.0),
-    "blocks": (1, 2),
+    "step_shares": (1.0,), "sigmas": (0.05, 0.08, 0.12), "steps": (100,), "per_distance": (500.0, 1000.0),
+    "blocks": (2,),
 }  # fmt: skip
-N_STARTS = 20  # of each state, for each candidate
+N_STARTS = 30  # of each state, for each candidate
 RARE_PHI = 3  # of the four phi angles, that of Leu 5; rare where it is positive
 
 

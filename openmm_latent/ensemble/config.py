@@ -81,7 +81,7 @@ class AdaptiveConfig:
     lag_time: float | None = None  # [ps] of the refitted model; None: the first model's
     config: str = "tiny"  # size of the model
     propagator: Literal["autoregressive", "koopman", "langevin"] = "koopman"  # of the first model and of `retrain`
-    slow_features: Literal["auto", "torsions", "angles", "backbone", "latent"] = "auto"  # see `train gldp --slow-features`
+    slow_features: Literal["auto", "torsions", "angles", "backbone", "latent"] = "auto"  # as `train gldp` has them
     proposal: dict[str, Any] = field(default_factory=dict)  # of ProposalConfig, as broad_weight
     compiled_for: Literal["cpu", "cuda"] | None = None  # compiles bundles, as `export --runner aoti`
 

@@ -29,7 +29,7 @@ import torch
 from deeptime.decomposition import TICA
 from gldp_wlall import PROPAGATORS
 from openmm import app, unit
-from results import write_results
+from results import kept, write_results
 
 from openmm_latent import LatentModel
 from openmm_latent.analysis import (
@@ -41,6 +41,7 @@ from openmm_latent.analysis import (
     reweight,
     to_segments,
 )
+from openmm_latent.bundle import inspect_bundle
 from openmm_latent.compiling import compile_bundle
 from openmm_latent.data.forcefields import build_system
 from openmm_latent.data.trajectories import load_trajectories
@@ -164,8 +165,10 @@ def tuned(bundle: Path, reference: mdtraj.Trajectory, is_rare: np.ndarray, seed:
     }
 
 
-def walk(bundle: Path, start: np.ndarray, seed: int, cpu_seconds: float, relaxation: int, driving: dict) -> dict:
-    """Jump for so long; measure the speed of plain MD beside it."""
+def walk(
+    bundle: Path, start: np.ndarray, seed: int, cpu_seconds: float, relaxation: int, driving: dict, out: Path
+) -> dict:
+    """Jump for so long, and keep the frames in a file; measure the speed of plain MD beside it."""
     torch.set_num_threads(1)
     seconds_per_ns = speed_of_md(start)
     simulation = make_simulation(bundle, start, seed, relaxation, driving)
@@ -176,12 +179,34 @@ def walk(bundle: Path, start: np.ndarray, seed: int, cpu_seconds: float, relaxat
     while time.process_time() - began < cpu_seconds:
         simulation.step(relaxation)
         frames.append(simulation.context.getState(positions=True).getPositions(asNumpy=True)._value.astype(np.float32))
+    spent = time.process_time() - began
+    np.save(out, np.array(frames))
     return {
-        "frames": np.array(frames),
         "acceptance": float(np.mean([record.acceptance for record in integrator.getJumpRecords(first)])),
-        "cpu_seconds": time.process_time() - began,
+        "cpu_seconds": spent,
         "md_cpu_seconds_per_ns": seconds_per_ns,
     }
+
+
+def both_walks(bundle: Path, starts: list[np.ndarray], options: argparse.Namespace, setting: dict, out: Path) -> list:
+    """Walk from a frame of each state, side by side."""
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        return pool.starmap(
+            walk,
+            [
+                (
+                    bundle,
+                    start,
+                    options.seed + i,
+                    options.cpu_seconds,
+                    options.relaxation,
+                    setting,
+                    out / f"walk_{i}.npy",
+                )
+                for i, start in enumerate(starts)
+            ],
+            chunksize=1,
+        )
 
 
 def gain(samples: float, seconds: float, of_md: dict) -> float | None:
@@ -217,6 +242,7 @@ def main() -> None:
     parser.add_argument("--relaxation", type=int, default=100, help="MD steps of 4 fs between two exact jumps")
     parser.add_argument("--guarded-ns", type=float, default=5.0, help="of relaxation in the guarded run; 0: none")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--anew", action="store_true", help="do again what was kept of a run with the same model")
     options = parser.parse_args()
     torch.set_num_threads(1)
     bundle = trained_bundle()
@@ -225,31 +251,32 @@ def main() -> None:
     is_rare = mdtraj.compute_phi(reference[0])[1][:, RARE_PHI] > 0
     rare = np.flatnonzero(is_rare)
     starts = [reference[0].xyz[len(reference[0]) // 4], reference[0].xyz[rare[len(rare) // 2]]]
-    tuning = tuned(bundle, reference[0], is_rare, options.seed + 100, options.relaxation)
-    print(tuning, flush=True)
-    with multiprocessing.get_context("spawn").Pool(2) as pool:
-        walks = pool.starmap(
-            walk,
-            [
-                (bundle, starts[i], options.seed + i, options.cpu_seconds, options.relaxation, tuning["setting"])
-                for i in range(2)
-            ],
-            chunksize=1,
-        )
+    out = WORK / f"model_{inspect_bundle(bundle)['sha256'][:12]}_seed{options.seed}"
+    out.mkdir(exist_ok=True)
+    tuning = kept(
+        out / "tuning.json",
+        lambda: tuned(bundle, reference[0], is_rare, options.seed + 100, options.relaxation),
+        options.anew,
+    )
+    walks = kept(out / "walks.json", lambda: both_walks(bundle, starts, options, tuning["setting"], out), options.anew)
     seconds_per_ns = float(np.mean([w["md_cpu_seconds_per_ns"] for w in walks]))
     plain = mode.measure(reference)
     ns = sum(plain["frames"]) * SPACING
     plain |= {"ns": ns, "cpu_seconds": ns * seconds_per_ns}
     plain["per_cpu_second"] = plain["independent_samples"] / plain["cpu_seconds"]
-    exact = mode.measure([mdtraj.Trajectory(w["frames"], reference[0].topology) for w in walks])
+    walked = [np.load(out / f"walk_{i}.npy") for i in range(2)]
+    exact = mode.measure([mdtraj.Trajectory(frames, reference[0].topology) for frames in walked])
     exact["cpu_seconds"] = sum(w["cpu_seconds"] for w in walks)
     exact["jsd_nats_to_md"] = float(jsd(exact["histogram"], plain["histogram"]))
     exact["gain"] = gain(exact["independent_samples"], exact["cpu_seconds"], plain)
-    exact["walks"] = [{key: value for key, value in w.items() if key != "frames"} for w in walks]
-    exact["tuning"] = tuning
+    exact |= {"walks": walks, "tuning": tuning}
     guarded = {}
     if options.guarded_ns > 0:
-        guarded = guarded_run(bundle, WORK / f"guarded_seed{options.seed}", options.guarded_ns, options.seed)
+        guarded = kept(
+            out / "guarded.json",
+            lambda: guarded_run(bundle, out / "guarded", options.guarded_ns, options.seed),
+            options.anew,
+        )
     told = {name: one | {"histogram": one["histogram"].tolist()} for name, one in (("MD", plain), ("exact", exact))}
     write_results(
         "exact_wlall",

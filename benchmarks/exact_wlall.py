@@ -251,7 +251,7 @@ def main() -> None:
     is_rare = mdtraj.compute_phi(reference[0])[1][:, RARE_PHI] > 0
     rare = np.flatnonzero(is_rare)
     starts = [reference[0].xyz[len(reference[0]) // 4], reference[0].xyz[rare[len(rare) // 2]]]
-    out = WORK / f"model_{inspect_bundle(bundle)['sha256'][:12]}_seed{options.seed}"
+    out = WORK / f"model_{inspect_bundle(bundle)['sha256'][:12]}_seed{options.seed}_relaxation{options.relaxation}"
     out.mkdir(exist_ok=True)
     tuning = kept(
         out / "tuning.json",

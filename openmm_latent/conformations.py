@@ -68,7 +68,8 @@ def model_topology(manifest: Manifest, whole: app.Topology | None = None) -> app
     topology.createStandardBonds()
     topology.createDisulfideBonds(np.asarray(manifest.reference_positions) * unit.nanometer)
     if whole is not None:
-        atoms = dict(zip(match_atoms(manifest.atoms, whole), topology.atoms(), strict=True))
+        added = sorted(topology.atoms(), key=lambda atom: atom.index)  # in the manifest's order
+        atoms = dict(zip(match_atoms(manifest.atoms, whole), added, strict=True))
         known = {frozenset((first.index, second.index)) for first, second in topology.bonds()}
         for first, second in whole.bonds():
             if first.index in atoms and second.index in atoms:

@@ -64,7 +64,7 @@ class HybridConfig:
     sigma: float | None = None  # width of the driving restraint; None: the model's default
     driving_timestep: float | None = None  # [ps] of a jump's MD steps; None: timestep
     driving_friction: float = 1.0  # [1/ps] of a jump's MD steps
-    is_tuned: bool = False  # exact mode: choose the six above in a phase before production
+    is_tuned: bool = False  # exact mode: choose all of that but the friction before production
     pressure: float = 1.0  # [bar], of explicit solvent
     timestep: float = 0.002  # [ps]; 0.004 with hydrogen_mass=3
     friction: float = 5.0  # [1/ps]: warms a decoded frame up within the default jump interval

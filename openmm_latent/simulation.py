@@ -412,7 +412,7 @@ class LatentModel:
         require(0 <= friction < math.inf, f"drivingFriction must be zero or more per ps, got {friction}")
         require(
             bool(isinstance(per_distance, int | float | np.number) and 0 <= per_distance < math.inf),
-            f"drivenStepsPerDistance must be zero or more MD steps for each unit of way, got {per_distance!r}",
+            f"drivenStepsPerDistance must be zero or more MD steps for each unit of way, got {per_distance!r}; try 500",
         )
         return {
             "drivenSteps": steps,

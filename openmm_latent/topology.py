@@ -23,6 +23,9 @@ CAPS = frozenset({"ACE", "NME", "NMA", "NHE", "NH2"})
 #: Chiral centres besides each residue's CA: residue name -> centre and three of its neighbours.
 _SIDE_CHAIN_CENTRES = {"ILE": ("CB", "CA", "CG1", "CG2"), "THR": ("CB", "CA", "OG1", "CG2")}
 
+#: Elements whose four neighbours never lie in a plane.
+_TETRAHEDRAL = frozenset({"C", "N", "Si", "P", "S"})
+
 
 @dataclass(frozen=True)
 class AtomRecord:
@@ -359,12 +362,16 @@ def find_structure(topology: Topology) -> Structure:
 
 
 def _tetrahedral_centres(residue: Residue, neighbours: dict[int, list[int]], atoms: Sequence[Atom]) -> list[list[int]]:
-    """Return atoms of a residue with four neighbours, three or more of them heavy: each with three heavy ones."""
+    """Return atoms of a residue with four neighbours, three or more of them heavy: each with three heavy ones.
+
+    Metals are left out: four ligands may lie in a plane.
+    """
     centres = []
     for atom in residue.atoms():
         around = neighbours.get(atom.index, [])
         heavy = [j for j in around if atoms[j].element is not None and not _is_hydrogen(atoms[j])]
-        if len(around) == 4 and len(heavy) >= 3:
+        is_tetrahedral = atom.element is not None and atom.element.symbol in _TETRAHEDRAL
+        if is_tetrahedral and len(around) == 4 and len(heavy) >= 3:
             centres.append([atom.index, *heavy[:3]])
     return centres
 

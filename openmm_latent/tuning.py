@@ -112,8 +112,9 @@ def tune_driving(
     step_shares : sequence of float
         Candidates for `drivingStepSize`, as shares of what it is before.
     starts : ndarray, optional
-        (n_starts, n_particles, 3) [nm], frames such as training data has of each state, equally many of each: jumps
-        begin near these in turn, and not where the one before ended.
+        (n_starts, n_particles, 3) [nm], frames such as training data has of each state, equally many of each: each
+        jump is made after a relaxation from the next of these, and not from where the one before ended. They must fit
+        the Simulation's box, if it has one.
 
     Returns
     -------
@@ -146,7 +147,10 @@ def tune_driving(
     if starts is not None:
         n_particles = context.getSystem().getNumParticles()
         require(
-            np.ndim(starts) == 3 and np.shape(starts)[1:] == (n_particles, 3) and bool(np.isfinite(starts).all()),
+            np.ndim(starts) == 3
+            and len(starts) > 0
+            and np.shape(starts)[1:] == (n_particles, 3)
+            and bool(np.isfinite(starts).all()),
             f"starts must be finite and of shape (n_starts, n_particles={n_particles}, 3) [nm], got "
             f"{np.shape(starts)}; give frames of all atoms of the Simulation",
         )
@@ -176,6 +180,7 @@ def tune_driving(
         integrator.setDriving(**best.setting)
         chosen = best
     if starts is not None:
+        context.setPeriodicBoxVectors(*before.getPeriodicBoxVectors())
         context.setPositions(before.getPositions())
         context.setVelocities(before.getVelocities())
     context.setTime(start_time)
@@ -196,10 +201,13 @@ def _try(simulation: Simulation, n_jumps: int, starts: np.ndarray | None) -> Tri
     started = time.process_time()
     while integrator.getNumJumps() < first + n_jumps:
         if starts is not None:
+            if integrator.getStepsUntilJump() == 0:
+                integrator.step(1)  # past a jump that is due, so that relaxation goes before the next one
             context.setPositions(starts[(integrator.getNumJumps() - first) % len(starts)])
             context.applyConstraints(integrator.getConstraintTolerance())
             context.applyVelocityConstraints(integrator.getConstraintTolerance())
-        integrator.step(integrator.getJumpInterval())
+            integrator.step(integrator.getStepsUntilJump())
+        integrator.step(1 if starts is not None else integrator.getJumpInterval())
     seconds = time.process_time() - started
     records = list(integrator.getJumpRecords(first))
     gains = [

@@ -1,5 +1,6 @@
 // openmm-latent: learned latent jumps for OpenMM. MIT licence, see LICENSE.
 // Checkpoints and States: the phase, the tally and the models' memories, beside what the relaxation saves itself.
+#include <cstddef>
 #include <istream>
 #include <ostream>
 #include <sstream>
@@ -19,7 +20,8 @@ namespace OpenMMLatent {
 
 namespace {
 
-const int Version = 3, OldestVersion = 2;  // 2: without the number of proposals
+// 2: without the number of proposals; 3: without the driven steps for each unit of way.
+const int Version = 4, OldestVersion = 2;
 const char* const OtherBundles =
     "was written with other bundles, or another number of them; give createIntegrator the models that were in use then";
 
@@ -80,7 +82,8 @@ void LatentIntegrator::loadCheckpoint(istream& stream) {
     for (auto& reason : getRefusalReasons())
         refused[reason] = readNumber(stream);
     Driving saved;
-    if (!stream.read((char*) &saved, sizeof(saved)))
+    size_t size = version < 4 ? offsetof(Driving, stepsPerDistance) : sizeof(saved);
+    if (!stream.read((char*) &saved, (streamsize) size))
         throw OpenMMException("the checkpoint ends inside the LatentIntegrator's part; it is truncated");
     long long proposals = version == OldestVersion ? 1 : readNumber(stream);
     vector<string> states;

@@ -180,7 +180,9 @@ class Whole:
         how, manifest = self.relaxing, bundle.manifest
         if self.system is None:
             structure = np.asarray(manifest.reference_positions)
-            made = RestrainedMinimiser(model_topology(manifest), structure, how.solvent, how.platform, how.stiffness)
+            made = RestrainedMinimiser(
+                model_topology(manifest, self.topology), structure, how.solvent, how.platform, how.stiffness
+            )
             return made, lambda frame: frame
         assert self.topology is not None  # for mypy: both are read with the System
         assert self.positions is not None
@@ -227,6 +229,10 @@ def read_whole(top: Path | None, coordinates: Path | None, system: Path | None, 
         f"top (--top) {top} has no positions, which --relax needs of hydrogens; give them by --coordinates",
     )
     assert relaxing is not None  # for mypy: required above
+    require(
+        relaxing.solvent in ("obc2", "vacuum"),
+        f"solvent (--solvent) must be obc2 or vacuum, of a System made from a prmtop, got {relaxing.solvent!r}",
+    )
     return Whole(topology, positions, read_system(system, topology, relaxing.solvent), relaxing)
 
 

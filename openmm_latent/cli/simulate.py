@@ -45,7 +45,9 @@ def simulate(
         float | None, typer.Option(help="[ps] of a jump's MD steps.", show_default="--timestep")
     ] = None,
     driving_friction: Annotated[float, typer.Option(help="[1/ps] of a jump's MD steps.")] = 1.0,
-    tune: Annotated[bool, typer.Option("--tune", help="Exact mode: choose the six above before production.")] = False,
+    tune: Annotated[
+        bool, typer.Option("--tune", help="Exact mode: choose the above before production, but for the friction.")
+    ] = False,
     pressure: Annotated[float, typer.Option(help="[bar], of explicit solvent.")] = 1.0,
     timestep: Annotated[float, typer.Option(help="[ps]; 0.004 needs --hydrogen-mass 3.")] = 0.002,
     friction: Annotated[

@@ -186,7 +186,11 @@ class RestrainedMinimiser:
         self.restraint.addGlobalParameter(_HOLD, stiffness)
         for name in ("x0", "y0", "z0"):
             self.restraint.addPerParticleParameter(name)
-        self.cas = [atom.index for atom in atoms if atom.name == "CA"]
+        self.cas = [
+            atom.index
+            for atom in atoms
+            if atom.name == "CA" and {"N", "C"} <= {other.name for other in atom.residue.atoms()}  # no calcium ion
+        ]
         for atom in self.cas:
             self.restraint.addParticle(atom, first[atom])
         self.soundness = Soundness(self.topology, first)

@@ -25,6 +25,7 @@ from openmm_latent.data.resume import write_whole
 from openmm_latent.ensemble.config import EnsembleConfig
 from openmm_latent.ensemble.walkers import WalkerTask
 from openmm_latent.errors import LatentError, require
+from openmm_latent.hybrid import HybridConfig
 from openmm_latent.version import __version__
 
 MARK = "ensemble.json"
@@ -103,6 +104,8 @@ def _refuse_another(out: Path, described: dict[str, Any]) -> None:
         raise LatentError(f"{mark} is damaged ({error}); give another folder as out") from error
     # walkers may be added; those that are there stay who they are
     for old, new in zip(before, described["walkers"], strict=False):
+        defaults = asdict(HybridConfig(new["temperature"]))  # of settings that there were not yet
+        old = {key: defaults[key] for key in defaults if key in new} | old
         for key in sorted({*old, *new}):
             require(
                 old.get(key) == new.get(key),

@@ -77,11 +77,11 @@ def test_atoms_that_were_as_close_before_do_not_clash(tmp_path):
     assert verdict(topology, positions, target, tmp_path) == "clash"
 
 
-def centre(*neighbours):
-    """A ligand's carbon at the origin with these elements around it, as on a tetrahedron: topology, positions [nm]."""
+def centre(kind, *neighbours):
+    """A ligand's atom at the origin with these elements around it, as on a tetrahedron: topology, positions [nm]."""
     topology = app.Topology()
     residue = topology.addResidue("LIG", topology.addChain())
-    carbon = topology.addAtom("C", app.element.carbon, residue)
+    carbon = topology.addAtom("C", app.Element.getBySymbol(kind), residue)
     for number, symbol in enumerate(neighbours):
         topology.addBond(carbon, topology.addAtom(f"X{number}", app.Element.getBySymbol(symbol), residue))
     corners = 0.1 * np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]])[: len(neighbours)]
@@ -90,8 +90,8 @@ def centre(*neighbours):
 
 @pytest.mark.parametrize(
     ("neighbours", "reason"),
-    [("H F Cl Br", "chirality"), ("C N O S", "chirality"), ("H H F Cl", ""), ("N C O", "")],
-    ids=["halothane", "quaternary", "two hydrogens", "three neighbours"],
+    [("C H F Cl Br", "chirality"), ("P C N O S", "chirality"), ("C H H F Cl", ""), ("C N C O", ""), ("Fe N N N N", "")],
+    ids=["halothane", "quaternary", "two hydrogens", "three neighbours", "metal"],
 )
 def test_a_ligands_tetrahedral_centres_keep_their_hands(neighbours, reason, tmp_path):
     topology, positions = centre(*neighbours.split())

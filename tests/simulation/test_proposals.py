@@ -246,7 +246,7 @@ def test_an_integrator_of_the_version_before_is_read(simulate):
     xml = mm.XmlSerializer.serialize(simulate(toys.Identity(HEAVY)).integrator)
     older = xml.replace(' numProposals="1"', "", 1)
     position = older.index('type="LatentIntegrator"')
-    older = older[:position] + older[position:].replace('version="3"', 'version="2"', 1)
+    older = older[:position] + older[position:].replace('version="4"', 'version="2"', 1)
     assert older.count("numProposals") == 0
     assert older != xml
     assert LatentIntegrator._adopt(mm.XmlSerializer.deserialize(older)).getNumProposals() == 1
@@ -264,29 +264,35 @@ def test_checkpoints_and_states_carry_it(simulate, tmp_path):
 
 
 def test_checkpoints_and_states_of_the_version_before_are_read(simulate, tmp_path):
-    first = simulate(toys.Counter(HEAVY, SIZE))
+    first = simulate(toys.Counter(HEAVY, SIZE), drivenStepsPerDistance=60.0)
     first.step(25)
     checkpoint = first.context.createCheckpoint()
     # version, length of the bundles' fingerprint; it, phase and tally; how jumps are driven; number of proposals
-    start = checkpoint.index(struct.pack("<qq", 3, 16))
-    number = start + 16 + 16 + 8 * (2 + len(LatentIntegrator.getRefusalReasons())) + 32
-    assert checkpoint[number : number + 8] == struct.pack("<q", 1)
-    older = checkpoint[:start] + struct.pack("<q", 2) + checkpoint[start + 8 : number] + checkpoint[number + 8 :]
+    start = checkpoint.index(struct.pack("<qq", 4, 16))
+    number = start + 16 + 16 + 8 * (2 + len(LatentIntegrator.getRefusalReasons())) + 40
+    assert checkpoint[number - 8 : number + 8] == struct.pack("<dq", 60.0, 1)
+    cut = checkpoint[start + 8 : number - 8]  # version 3 had no steps for each unit of way, version 2 no proposals
+    third = checkpoint[:start] + struct.pack("<q", 3) + cut + checkpoint[number:]
+    older = checkpoint[:start] + struct.pack("<q", 2) + cut + checkpoint[number + 8 :]
     state = first.context.getState(positions=True, velocities=True, integratorParameters=True)
     xml = mm.XmlSerializer.serialize(state)
     start = xml.rindex("<", 0, xml.index("bundles="))
-    older_xml = xml[start:].replace('version="3"', 'version="2"', 1).replace('numProposals="1" ', "", 1)
+    older_xml = xml[start:].replace('version="4"', 'version="2"', 1).replace('numProposals="1" ', "", 1)
+    older_xml = older_xml.replace('stepsPerDistance="60" ', "", 1)
     older_xml = xml[:start] + older_xml
     assert 'version="2"' in older_xml
     assert "numProposals" not in older_xml
+    assert "stepsPerDistance" not in older_xml
     first.step(20)
     for load in (
+        lambda context: context.loadCheckpoint(third),
         lambda context: context.loadCheckpoint(older),
         lambda context: context.setState(mm.XmlSerializer.deserialize(older_xml)),
     ):
         second = simulate(toys.Counter(HEAVY, SIZE), nProposals=6)
         load(second.context)
         assert (second.integrator.getNumProposals(), second.integrator.getNumJumps()) == (1, 2)
+        assert second.integrator.getDriving()["drivenStepsPerDistance"] == 0.0
         second.step(20)
         assert second.integrator.getNumJumps() == first.integrator.getNumJumps() == 4
 

@@ -153,6 +153,7 @@ def test_angles_are_measured_the_short_way_round():
             {"starts": np.zeros((3, 4, 3))},
             r"starts must be finite and of shape \(n_starts, n_particles=2, 3\) .* \(3, 4,",
         ),
+        ({"starts": np.zeros((0, 2, 3))}, "starts must be finite and of shape"),
         ({"blocks": (100,)}, "stepsPerPerturbation: no candidate of .* fits the others"),
     ],
 )

@@ -37,7 +37,7 @@ struct Driving {
     Driving over(double distance) const {
         Driving longer = *this;
         longer.numSteps +=
-            stepsPerPerturbation * (int) std::min(stepsPerDistance * distance / stepsPerPerturbation, 1e8);
+            stepsPerPerturbation * (int) (std::min(stepsPerDistance * distance, 1e9) / stepsPerPerturbation);
         return longer;
     }
 };

@@ -71,9 +71,11 @@ N_STARTS = 30  # of each state, for each candidate
 RARE_PHI = 3  # of the four phi angles, that of Leu 5; rare where it is positive
 
 
-def trained_bundle() -> Path:
+def trained_bundle(anew: bool) -> Path:
     """Train on our own MD and compile, once."""
     path = WORK / "own.latent.pt"
+    if path.exists() and not anew:
+        return path
     train_gldp(
         load_trajectories(MD / "wlall_a.pdb", sorted(MD.glob("*.xtc"))),
         lag_time=100.0,
@@ -242,10 +244,12 @@ def main() -> None:
     parser.add_argument("--relaxation", type=int, default=100, help="MD steps of 4 fs between two exact jumps")
     parser.add_argument("--guarded-ns", type=float, default=5.0, help="of relaxation in the guarded run; 0: none")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--anew", action="store_true", help="do again what was kept of a run with the same model")
+    parser.add_argument(
+        "--anew", action="store_true", help="train again, after more MD say, and do again what was kept"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
-    bundle = trained_bundle()
+    bundle = trained_bundle(options.anew)
     reference = [mdtraj.load(file, top=MD / "wlall_a.pdb") for file in sorted(MD.glob("*.xtc"))]
     mode = SlowMode(reference)
     is_rare = mdtraj.compute_phi(reference[0])[1][:, RARE_PHI] > 0

@@ -197,17 +197,16 @@ def _step_size(integrator: LatentIntegrator) -> float:
 def _try(simulation: Simulation, n_jumps: int, starts: np.ndarray | None) -> Trial:
     """Make jumps with relaxation between them and take their measure."""
     integrator, context = simulation.integrator, simulation.context
+    if starts is not None and integrator.getStepsUntilJump() == 0:
+        integrator.step(1)  # past a jump from elsewhere, which counts for nothing
     first = integrator.getNumJumps()
     started = time.process_time()
     while integrator.getNumJumps() < first + n_jumps:
         if starts is not None:
-            if integrator.getStepsUntilJump() == 0:
-                integrator.step(1)  # past a jump that is due, so that relaxation goes before the next one
             context.setPositions(starts[(integrator.getNumJumps() - first) % len(starts)])
             context.applyConstraints(integrator.getConstraintTolerance())
             context.applyVelocityConstraints(integrator.getConstraintTolerance())
-            integrator.step(integrator.getStepsUntilJump())
-        integrator.step(1 if starts is not None else integrator.getJumpInterval())
+        integrator.step(integrator.getJumpInterval() if starts is None else integrator.getStepsUntilJump() + 1)
     seconds = time.process_time() - started
     records = list(integrator.getJumpRecords(first))
     gains = [

@@ -116,6 +116,17 @@ def test_starts_are_taken_in_turn_and_the_frame_is_put_back(tmp_path):
     np.testing.assert_array_equal(after.getVelocities(asNumpy=True)._value, state.getVelocities(asNumpy=True)._value)
 
 
+def test_a_jump_that_was_due_is_none_of_a_trials(tmp_path):
+    bundle = kd.export(kd.DOUBLE_WELL, tmp_path / "stay.latent.pt", kd.Stay(2, 1))
+    simulation = kd.make_simulation(kd.DOUBLE_WELL, bundle, replace(kd.SMALL, relax_steps=4), seed=3)
+    simulation.step(4)
+    frame = simulation.context.getState(positions=True).getPositions(asNumpy=True)._value
+    tuning = tune(simulation, starts=frame[None], n_jumps=3)
+    assert simulation.integrator.getNumJumps() == 1 + 3 * len(tuning.trials)
+    accepted = [record.acceptance for record in simulation.integrator.getJumpRecords(1)][-3:]
+    assert tuning.trials[-1].acceptance == pytest.approx(np.mean(accepted))
+
+
 def test_a_checkpoint_keeps_what_was_tuned(simulation, bundle):
     simulation.integrator.setDriving(sigma=0.37, drivenSteps=12, stepsPerPerturbation=3)
     checkpoint = simulation.context.createCheckpoint()

@@ -1,20 +1,23 @@
 """Independent samples per CPU-second on the pentapeptide WLALL: exact and guarded jumps against plain MD.
 
-System: amber14 + OBC2, charged termini, hydrogens of 3 amu, 4 fs. Plain MD is what `openmm-latent generate` made in
-benchmark_output/wlall_md (resumable, as long as it has run); its cost is measured beside the runs. GLDP is trained on
-it. Its slow coordinate is the one torsion that makes up the slowest mode, its kernel proposes wherever data was, and
-how drives go is tuned on frames of that data, half of them of the rare state; all of that ends before production.
+System: amber14 + OBC2, charged termini, hydrogens of 3 amu, 4 fs. Plain MD is made by `generate` in
+benchmark_output/wlall_md (resumable; a longer `--md-ns` goes on); its cost is measured beside the runs. GLDP is trained
+on the first part of it. Its slow coordinate is the one torsion that makes up the slowest mode, its kernel proposes
+wherever data was, and how drives go is tuned on frames of that data, half of them of the rare state, weighted by what
+the states' shares are there; all of that ends before production.
 
 The series is the slowest TICA coordinate (lag 100 ps) of that MD's backbone torsions: phi of Leu 5, with a share of
 psi of Leu 2. Its independent samples are N / (-1 + 2 sum rho), and none where one of its two states is never visited:
-a run that stays in one of them samples its fluctuations alone. That measure flatters plain MD, which visits the rare
-state so seldom that the sum ends in noise; visits are counted beside it.
+a run that stays in one of them samples its fluctuations alone. That measure knows plain MD by a few visits of the rare
+state. So there is a second one: MD from frames of the rare state, as the exact walkers left them, until it is left;
+with the rate k of leaving and the share p of the state, plain MD has k / (2 (1 - p)) independent samples a time. The
+exact walkers' own are then their changes of state, divided by 4 p (1 - p).
 
 Guarded runs are reweighted; what they know of the rare state is worth p (1 - p) / error(p)² independent samples. They
 cannot gain much here: the ratio of two populations follows from crossings both ways inside relaxations, and the way
 into the rare state is crossed no sooner after a jump than in plain MD.
 
-    python benchmarks/exact_wlall.py [--cpu-seconds 600]
+    python benchmarks/exact_wlall.py [--md-ns 40] [--cpu-seconds 600]
 """
 
 import argparse
@@ -29,7 +32,8 @@ import torch
 from deeptime.decomposition import TICA
 from gldp_wlall import PROPAGATORS
 from openmm import app, unit
-from results import kept, write_results
+from results import kept, shared_data, write_results
+from scipy import stats
 
 from openmm_latent import LatentModel
 from openmm_latent.analysis import (
@@ -44,6 +48,7 @@ from openmm_latent.analysis import (
 from openmm_latent.bundle import inspect_bundle
 from openmm_latent.compiling import compile_bundle
 from openmm_latent.data.forcefields import build_system
+from openmm_latent.data.generate import GenerateConfig, generate
 from openmm_latent.data.trajectories import load_trajectories
 from openmm_latent.hybrid import HybridConfig, HybridRun
 from openmm_latent.metrics import cluster_centres, effective_sample_size, jsd
@@ -54,37 +59,51 @@ from openmm_latent.tuning import tune_driving
 OUTPUT = Path(__file__).parents[1] / "benchmark_output"
 WORK = OUTPUT / "exact_wlall"
 MD = OUTPUT / "wlall_md"
+TOP = MD / "pentapeptide-impl-solv.pdb"
 TEMPERATURE, TIMESTEP, HYDROGEN_MASS = 300.0, 0.004, 3.0
 SPACING = 0.01  # [ns] between frames of the MD
 LAG_FRAMES = 10  # of TICA, 100 ps
 STATE = State.parse("phi[5]>0")
 #: Before tuning: drives without friction lose nothing to the bath, and half the relaxation's step is a faithful one.
 UNTUNED = {
-    "drivenSteps": 100, "drivenStepsPerDistance": 800.0, "stepsPerPerturbation": 2,
-    "drivingFriction": 0.0, "drivingStepSize": 0.002,
+    "drivenSteps": 100, "drivenStepsPerDistance": 700.0, "stepsPerPerturbation": 2,
+    "drivingFriction": 0.0, "drivingStepSize": 0.002, "leastDrivenDistance": 1.0,
 }  # fmt: skip
 CANDIDATES = {
-    "step_shares": (1.0,), "sigmas": (0.05, 0.08, 0.12), "steps": (100,), "per_distance": (500.0, 1000.0),
-    "blocks": (2,),
+    "step_shares": (1.0,), "sigmas": (0.05, 0.08, 0.12), "steps": (100,), "per_distance": (350.0, 700.0, 1400.0),
+    "blocks": (2,), "least_distances": (0.0, 1.0),
 }  # fmt: skip
 N_STARTS = 30  # of each state, for each candidate
 RARE_PHI = 3  # of the four phi angles, that of Leu 5; rare where it is positive
+N_ESCAPES = 12  # of plain MD from the rare state, in each of two processes
 
 
-def trained_bundle(anew: bool) -> Path:
-    """Train on our own MD and compile, once."""
-    path = WORK / "own.latent.pt"
+def reference_md(nanoseconds: float) -> mdtraj.Trajectory:
+    """Return plain MD of that length, made or as far as it had come."""
+    config = GenerateConfig(
+        temperature=TEMPERATURE, duration=1000 * nanoseconds, frame_spacing=1000 * SPACING, equilibration=200.0,
+        timestep=TIMESTEP, friction=1.0, hydrogen_mass=HYDROGEN_MASS, seed=101,
+    )  # fmt: skip
+    (file,) = generate(shared_data("wlall") / TOP.name, MD, config, platform="Reference")
+    return mdtraj.load(file, top=TOP)
+
+
+def trained_bundle(seen: mdtraj.Trajectory, anew: bool) -> Path:
+    """Train on a part of our own MD and compile, once."""
+    path = WORK / f"own_{len(seen) * SPACING:g}ns.latent.pt"
     if path.exists() and not anew:
         return path
+    WORK.mkdir(parents=True, exist_ok=True)
+    seen.save_xtc(str(WORK / "seen.xtc"))
     train_gldp(
-        load_trajectories(MD / "wlall_a.pdb", sorted(MD.glob("*.xtc"))),
+        load_trajectories(TOP, [WORK / "seen.xtc"], frame_spacing=1000 * SPACING),
         lag_time=100.0,
         propagator_config=PROPAGATORS["autoregressive"],
         out=path,
         work_directory=WORK / "own_training",
         n_slow=1,
         slow_features="backbone",
-        proposal_config=ProposalConfig(kernels=("independence",), flattening=1.0),
+        proposal_config=ProposalConfig(kernels=("independence",), flattening=0.25),
         seed=1,
         progress=False,
     )
@@ -126,7 +145,7 @@ def make_simulation(
     bundle: Path | None, start: np.ndarray, seed: int, relaxation: int = 1, driving: dict | None = None
 ) -> app.Simulation:
     """Return an exact-mode simulation with so many steps between jumps, or plain MD without a bundle; Reference."""
-    topology = app.PDBFile(str(MD / "wlall_a.pdb")).topology
+    topology = app.PDBFile(str(TOP)).topology
     system = build_system(topology, hydrogen_mass=HYDROGEN_MASS)
     integrator = mm.LangevinMiddleIntegrator(TEMPERATURE * unit.kelvin, 1 / unit.picosecond, TIMESTEP * unit.picosecond)
     integrator.setRandomNumberSeed(seed)
@@ -157,12 +176,16 @@ def tuned(bundle: Path, reference: mdtraj.Trajectory, is_rare: np.ndarray, seed:
     random = np.random.default_rng(seed)
     both = [random.choice(np.flatnonzero(side), N_STARTS, replace=False) for side in (is_rare, ~is_rare)]
     starts = reference.xyz[np.stack(both, axis=1).ravel()]
+    weights = np.tile([is_rare.mean(), 1 - is_rare.mean()], N_STARTS)
     began = time.process_time()
     simulation = make_simulation(bundle, starts[0], seed, relaxation)
-    tuning = tune_driving(simulation, n_jumps=2 * N_STARTS, starts=starts, **CANDIDATES)
+    tuning = tune_driving(simulation, n_jumps=2 * N_STARTS, starts=starts, start_weights=weights, **CANDIDATES)
     return {
         "setting": tuning.chosen.setting,
-        "trials": [(t.setting | {"acceptance": t.acceptance, "speed": t.speed}) for t in tuning.trials],
+        "trials": [
+            t.setting | {"acceptance": t.acceptance, "seconds_per_jump": t.seconds_per_jump, "speed": t.speed}
+            for t in tuning.trials
+        ],
         "cpu_seconds": time.process_time() - began,
     }
 
@@ -183,8 +206,10 @@ def walk(
         frames.append(simulation.context.getState(positions=True).getPositions(asNumpy=True)._value.astype(np.float32))
     spent = time.process_time() - began
     np.save(out, np.array(frames))
+    records = list(integrator.getJumpRecords(first))
     return {
-        "acceptance": float(np.mean([record.acceptance for record in integrator.getJumpRecords(first)])),
+        "acceptance": float(np.mean([record.acceptance for record in records])),
+        "driven": float(np.mean([record.reason != "near" for record in records])),
         "cpu_seconds": spent,
         "md_cpu_seconds_per_ns": seconds_per_ns,
     }
@@ -216,6 +241,50 @@ def gain(samples: float, seconds: float, of_md: dict) -> float | None:
     return samples / seconds / of_md["per_cpu_second"] if of_md["per_cpu_second"] > 0 else None
 
 
+def leave_rare_state(starts: np.ndarray, seed: int) -> dict:
+    """Run plain MD from each start, (n, n_atoms, 3) [nm], until Leu 5 has left the rare state for two frames."""
+    torch.set_num_threads(1)
+    topology = mdtraj.load_topology(TOP)
+    steps = round(1000 * SPACING / TIMESTEP)
+    times = []
+    for number, start in enumerate(starts):
+        simulation = make_simulation(None, start, seed + number)
+        n_frames = n_outside = 0
+        while n_outside < 2:
+            simulation.step(steps)
+            n_frames += 1
+            positions = simulation.context.getState(positions=True).getPositions(asNumpy=True)._value
+            phi = mdtraj.compute_phi(mdtraj.Trajectory(positions, topology))[1][0, RARE_PHI]
+            n_outside = 0 if phi > 0 else n_outside + 1
+        times.append((n_frames - 1) * SPACING)
+    return {"ns": times}
+
+
+def rate_of_leaving(walked: list[np.ndarray], topology: mdtraj.Topology, seed: int) -> dict:
+    """Return how often plain MD leaves the rare state, 1/ns, with 95 % limits of so many events."""
+    frames = np.concatenate(walked)
+    rare = np.flatnonzero(mdtraj.compute_phi(mdtraj.Trajectory(frames, topology))[1][:, RARE_PHI] > 0)
+    chosen = np.random.default_rng(seed).choice(rare, 2 * N_ESCAPES, replace=False)
+    halves = [(frames[chosen[i::2]], 1000 * (seed + i)) for i in range(2)]
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        times = [ns for found in pool.starmap(leave_rare_state, halves, chunksize=1) for ns in found["ns"]]
+    n, total = len(times), sum(times)
+    low, high = (float(stats.chi2.ppf(q, 2 * n) / (2 * total)) for q in (0.025, 0.975))
+    return {"times_ns": times, "per_ns": n / total, "interval": [low, high]}
+
+
+def by_changes(exact: dict, leaving: dict, seconds_per_ns: float) -> dict:
+    """Return independent samples a CPU-second by changes of state: exact mode, plain MD, and how many times more."""
+    p, changes = exact["share_of_phi_5_positive"], exact["changes_of_phi_5"]
+    walkers = changes / (4 * p * (1 - p)) / exact["cpu_seconds"]
+    md = leaving["per_ns"] / (2 * (1 - p)) / seconds_per_ns
+    # two Poisson counts: a ratio of rates has the interval of a beta distribution
+    n = len(leaving["times_ns"])
+    shares = stats.beta.ppf((0.025, 0.975), (changes, changes + 1), (n + 1, n))
+    interval = [float(walkers / md * share / (1 - share) * n / changes) for share in shares]
+    return {"exact_per_cpu_second": walkers, "md_per_cpu_second": md, "gain": walkers / md, "interval": interval}
+
+
 def guarded_run(bundle: Path, folder: Path, nanoseconds: float, seed: int) -> dict:
     """Make guarded jumps, reweight the relaxations between them, and say what they know of the rare state."""
     config = HybridConfig(
@@ -223,9 +292,9 @@ def guarded_run(bundle: Path, folder: Path, nanoseconds: float, seed: int) -> di
         hydrogen_mass=HYDROGEN_MASS, report_interval=125, seed=seed,
     )  # fmt: skip
     started = time.process_time()
-    told = {"run": str(HybridRun(bundle, MD / "wlall_a.pdb", folder, config, "Reference").run())}
+    told = {"run": str(HybridRun(bundle, TOP, folder, config, "Reference").run())}
     told["cpu_seconds"] = time.process_time() - started
-    torsions = TorsionTable.from_topology(MD / "wlall_a.pdb")
+    torsions = TorsionTable.from_topology(TOP)
     run = read_hybrid_run(find_runs([folder])[0], torsions)
     features = [name for name in torsions.names if name.startswith(("phi", "psi"))]
     segments = to_segments([run], torsions, [STATE], features)
@@ -240,47 +309,43 @@ def guarded_run(bundle: Path, folder: Path, nanoseconds: float, seed: int) -> di
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--md-ns", type=float, default=40.0, help="of plain MD")
+    parser.add_argument("--training-ns", type=float, default=10.0, help="of it, from its start, to learn from")
     parser.add_argument("--cpu-seconds", type=float, default=600.0, help="of each of two exact walkers")
     parser.add_argument("--relaxation", type=int, default=100, help="MD steps of 4 fs between two exact jumps")
-    parser.add_argument("--guarded-ns", type=float, default=5.0, help="of relaxation in the guarded run; 0: none")
+    parser.add_argument("--guarded-ns", type=float, default=3.0, help="of relaxation in the guarded run; 0: none")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument(
-        "--anew", action="store_true", help="train again, after more MD say, and do again what was kept"
-    )
+    parser.add_argument("--anew", action="store_true", help="train again, and do again what was kept")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    bundle = trained_bundle(options.anew)
-    reference = [mdtraj.load(file, top=MD / "wlall_a.pdb") for file in sorted(MD.glob("*.xtc"))]
-    mode = SlowMode(reference)
-    is_rare = mdtraj.compute_phi(reference[0])[1][:, RARE_PHI] > 0
-    rare = np.flatnonzero(is_rare)
-    starts = [reference[0].xyz[len(reference[0]) // 4], reference[0].xyz[rare[len(rare) // 2]]]
+    reference = reference_md(options.md_ns)
+    seen = reference[: round(options.training_ns / SPACING)]
+    bundle = trained_bundle(seen, options.anew)
+    is_rare = mdtraj.compute_phi(seen)[1][:, RARE_PHI] > 0
+    starts = [seen.xyz[len(seen) // 4], seen.xyz[np.flatnonzero(is_rare)[is_rare.sum() // 2]]]
     out = WORK / f"model_{inspect_bundle(bundle)['sha256'][:12]}_seed{options.seed}_relaxation{options.relaxation}"
     out.mkdir(exist_ok=True)
-    tuning = kept(
-        out / "tuning.json",
-        lambda: tuned(bundle, reference[0], is_rare, options.seed + 100, options.relaxation),
-        options.anew,
-    )
-    walks = kept(out / "walks.json", lambda: both_walks(bundle, starts, options, tuning["setting"], out), options.anew)
-    seconds_per_ns = float(np.mean([w["md_cpu_seconds_per_ns"] for w in walks]))
-    plain = mode.measure(reference)
-    ns = sum(plain["frames"]) * SPACING
-    plain |= {"ns": ns, "cpu_seconds": ns * seconds_per_ns}
-    plain["per_cpu_second"] = plain["independent_samples"] / plain["cpu_seconds"]
+
+    def stage(name: str, make) -> dict:
+        return kept(out / f"{name}.json", make, options.anew)
+
+    tuning = stage("tuning", lambda: tuned(bundle, seen, is_rare, options.seed + 100, options.relaxation))
+    walks = stage("walks", lambda: both_walks(bundle, starts, options, tuning["setting"], out))
     walked = [np.load(out / f"walk_{i}.npy") for i in range(2)]
-    exact = mode.measure([mdtraj.Trajectory(frames, reference[0].topology) for frames in walked])
+    leaving = stage("leaving", lambda: rate_of_leaving(walked, reference.topology, options.seed))
+    seconds_per_ns = float(np.mean([w["md_cpu_seconds_per_ns"] for w in walks]))
+    mode = SlowMode([reference])
+    plain = mode.measure([reference])
+    plain |= {"ns": options.md_ns, "cpu_seconds": options.md_ns * seconds_per_ns}
+    plain["per_cpu_second"] = plain["independent_samples"] / plain["cpu_seconds"]
+    exact = mode.measure([mdtraj.Trajectory(frames, reference.topology) for frames in walked])
     exact["cpu_seconds"] = sum(w["cpu_seconds"] for w in walks)
     exact["jsd_nats_to_md"] = float(jsd(exact["histogram"], plain["histogram"]))
     exact["gain"] = gain(exact["independent_samples"], exact["cpu_seconds"], plain)
     exact |= {"walks": walks, "tuning": tuning}
     guarded = {}
     if options.guarded_ns > 0:
-        guarded = kept(
-            out / "guarded.json",
-            lambda: guarded_run(bundle, out / "guarded", options.guarded_ns, options.seed),
-            options.anew,
-        )
+        guarded = stage("guarded", lambda: guarded_run(bundle, out / "guarded", options.guarded_ns, options.seed))
     told = {name: one | {"histogram": one["histogram"].tolist()} for name, one in (("MD", plain), ("exact", exact))}
     write_results(
         "exact_wlall",
@@ -288,6 +353,8 @@ def main() -> None:
             "settings": vars(options),
             "slow_mode": {"timescale_ns": mode.timescale, "border": mode.border, "edges": mode.edges.tolist()},
             **told,
+            "MD leaves the rare state": leaving,
+            "by changes of state": by_changes(exact, leaving, seconds_per_ns),
             "guarded": guarded,
         },
     )

@@ -60,6 +60,7 @@ class HybridConfig:
     realisation: str = "decode"  # "decode" or "steer"; an exact run always steers
     driven_steps: int = 500  # MD steps of a steered or exact jump
     driven_steps_per_distance: float = 0.0  # further ones for each unit of way along the slow coordinates
+    least_driven_distance: float = 0.0  # exact mode: nearer proposals are left to MD
     steps_per_perturbation: int = 2
     sigma: float | None = None  # width of the driving restraint; None: the model's default
     driving_timestep: float | None = None  # [ps] of a jump's MD steps; None: timestep
@@ -187,6 +188,7 @@ class HybridRun:
             drivingStepSize=config.driving_timestep,
             drivingFriction=config.driving_friction,
             drivenStepsPerDistance=config.driven_steps_per_distance,
+            leastDrivenDistance=config.least_driven_distance,
         )
         self.simulation = app.Simulation(structure.topology, physics, integrator, chosen, properties)
         self.n_done = 0

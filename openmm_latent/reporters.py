@@ -129,6 +129,7 @@ class LatentReporter:
         for record in records:
             accepted += record.accepted
             is_exact = record.mode == LatentIntegrator.Exact
+            was_driven = record.isSteered and record.drivenSteps > 0
             row = [
                 record.number,
                 record.step,
@@ -142,12 +143,12 @@ class LatentReporter:
                 f"{record.largestForce:.6g}",
                 record.minimizerIterations,
                 record.candidates,
-                f"{record.work:.6g}" if record.isSteered else "",
+                f"{record.work:.6g}" if was_driven else "",
                 f"{record.logProposalRatio:.6g}" if is_exact else "",
                 f"{record.acceptance:.6g}" if is_exact else "",
-                record.drivenSteps if record.isSteered else "",
-                record.stepsPerPerturbation if record.isSteered else "",
-                f"{record.sigma:.6g}" if record.isSteered else "",
+                record.drivenSteps if was_driven else "",
+                record.stepsPerPerturbation if was_driven else "",
+                f"{record.sigma:.6g}" if was_driven else "",
                 f"{time:.6f}",
                 f"{accepted * lag_time:.6f}",
             ]

@@ -134,6 +134,7 @@ class LatentModel:
         drivingStepSize: Any = None,
         drivingFriction: Any = 1.0,
         drivenStepsPerDistance: float = 0.0,
+        leastDrivenDistance: float = 0.0,
         proposal: Mapping[str, float] | None = None,
         runner: str = "auto",
         nProposals: int = 1,
@@ -183,6 +184,10 @@ class LatentModel:
         drivenStepsPerDistance : float
             Further MD steps for each unit of way along the slow coordinates, so that short ways cost little and long
             ones take their time. A model without slow coordinates has no use for it.
+        leastDrivenDistance : float
+            Exact mode drives to no proposal that is nearer, in units of the slow coordinates: within a state MD is the
+            cheaper way. Such a jump is refused as "near" before anything moves. Frames stay Boltzmann, since the way
+            back is as near.
         proposal : dict of str to float, optional
             Weights of the model's proposal kernels in exact mode, such as {"lag": 0.5, "independence": 0.5}; a kernel
             that is not named gets none. By default as the model was trained.
@@ -250,7 +255,17 @@ class LatentModel:
             )
         bundles = [model._bind(topology, runner, model._proposalWeights(proposal)) for model in models]
         driving = self._driving(
-            drivenSteps, stepsPerPerturbation, sigma, drivingStepSize, drivingFriction, drivenStepsPerDistance
+            drivenSteps,
+            stepsPerPerturbation,
+            sigma,
+            drivingStepSize,
+            drivingFriction,
+            drivenStepsPerDistance,
+            leastDrivenDistance,
+        )
+        require(
+            mode == "exact" or leastDrivenDistance == 0.0,
+            f"leastDrivenDistance is for mode 'exact', got {leastDrivenDistance!r} in mode {mode!r}; leave it out",
         )
         structure = topo.find_structure(topology)
         kelvin = _temperature(temperature)
@@ -391,7 +406,14 @@ class LatentModel:
         return [float(proposal.get(name, 0.0)) for name in known]
 
     def _driving(
-        self, steps: int, block: int, sigma: float | None, step_size: Any, friction: Any, per_distance: float
+        self,
+        steps: int,
+        block: int,
+        sigma: float | None,
+        step_size: Any,
+        friction: Any,
+        per_distance: float,
+        least_distance: float,
     ) -> dict[str, Any]:
         """Check the driving arguments of createIntegrator and return those of LatentIntegrator.setDriving."""
         for name, value in (("drivenSteps", steps), ("stepsPerPerturbation", block)):
@@ -414,6 +436,11 @@ class LatentModel:
             bool(isinstance(per_distance, int | float | np.number) and 0 <= per_distance < math.inf),
             f"drivenStepsPerDistance must be zero or more MD steps for each unit of way, got {per_distance!r}; try 500",
         )
+        require(
+            bool(isinstance(least_distance, int | float | np.number) and 0 <= least_distance < math.inf),
+            f"leastDrivenDistance must be zero or a distance in units of the slow coordinates, got {least_distance!r}; "
+            f"try 0.5",
+        )
         return {
             "drivenSteps": steps,
             "stepsPerPerturbation": block,
@@ -421,6 +448,7 @@ class LatentModel:
             "drivingStepSize": step_size,
             "drivingFriction": friction,
             "drivenStepsPerDistance": float(per_distance),
+            "leastDrivenDistance": float(least_distance),
         }
 
 

@@ -1,4 +1,4 @@
-"""Tuning of driven jumps before production: size and number of steps, the restraint's width, length of a block."""
+"""Tuning of driven jumps before production: how they are driven, and how far a proposal must lie to be driven to."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ _SIGMAS = (0.1, 0.15, 0.2, 0.3)
 _STEPS = (100, 200, 500, 1000)
 _PER_DISTANCE = (0.0, 250.0, 500.0, 1000.0)
 _BLOCKS = (1, 2, 4)
+_LEAST_DISTANCES = (0.0, 0.5, 1.0)
 
 
 @dataclass(frozen=True)
@@ -28,14 +29,15 @@ class Trial:
 
     Attributes
     ----------
-    drivenSteps, drivenStepsPerDistance, stepsPerPerturbation, sigma, drivingStepSize, drivingFriction
+    drivenSteps, drivenStepsPerDistance, stepsPerPerturbation, sigma, drivingStepSize, drivingFriction, \
+leastDrivenDistance
         The setting; sizes in ps, the friction in 1/ps.
     n_jumps : int
         Jumps tried.
     acceptance : float
-        Mean of their acceptance probabilities.
+        Mean of their acceptance probabilities, by `start_weights` as all means; zero for those that were too near to be driven.
     seconds_per_jump : float
-        CPU time of one [s], relaxation included.
+        Mean CPU time of one [s], relaxation included.
     speed : float
         Mean of acceptance times squared distance between the two centres, per CPU-second: how fast the slow coordinates
         would diffuse by jumps alone [squared slow coordinates / s].
@@ -47,6 +49,7 @@ class Trial:
     sigma: float
     drivingStepSize: float
     drivingFriction: float
+    leastDrivenDistance: float
     n_jumps: int
     acceptance: float
     seconds_per_jump: float
@@ -62,6 +65,7 @@ class Trial:
             "sigma": self.sigma,
             "drivingStepSize": self.drivingStepSize,
             "drivingFriction": self.drivingFriction,
+            "leastDrivenDistance": self.leastDrivenDistance,
         }
 
 
@@ -85,13 +89,15 @@ def tune_driving(
     blocks: Sequence[int] = _BLOCKS,
     per_distance: Sequence[float] = _PER_DISTANCE,
     step_shares: Sequence[float] = _STEP_SHARES,
+    least_distances: Sequence[float] = _LEAST_DISTANCES,
     starts: np.ndarray | None = None,
+    start_weights: Sequence[float] | None = None,
 ) -> Tuning:
     """Choose how the jumps of an exact-mode Simulation are driven; run it before production.
 
-    One after another, five settings are varied while the others stay: the driven steps' size, the restraint's width,
-    the driven steps, those for each unit of way, the steps per perturbation; the friction stays. The size comes first
-    since its error is work as well, the more the larger the molecule: a pentapeptide whose relaxation takes 4 fs
+    One after another, six settings are varied while the others stay: the driven steps' size, the restraint's width,
+    the driven steps, those for each unit of way, the steps per perturbation, and the least distance that is driven over
+    rather than left to MD; the friction stays, and what has one candidate is set before all. The size comes first since its error is work as well, the more the larger the molecule: a pentapeptide whose relaxation takes 4 fs
     accepts ten times as many jumps driven at 2 fs.
 
     Each candidate makes jumps with the usual relaxation between them; that with the largest `Trial.speed` is kept. That
@@ -111,10 +117,16 @@ def tune_driving(
         `LatentModel.createIntegrator`.
     step_shares : sequence of float
         Candidates for `drivingStepSize`, as shares of what it is before.
+    least_distances : sequence of float
+        Candidates for `leastDrivenDistance`.
     starts : ndarray, optional
         (n_starts, n_particles, 3) [nm], frames such as training data has of each state, equally many of each: each
         jump is made after a relaxation from the next of these, and not from where the one before ended. They must fit
         the Simulation's box, if it has one.
+    start_weights : sequence of float, optional
+        (n_starts,) how often production jumps from such a frame, as far as one knows: the share of its state, divided
+        by the state's number of starts. Without, a rare state counts as much as any other, and so does the time that
+        its long drives take.
 
     Returns
     -------
@@ -139,8 +151,8 @@ def tune_driving(
         f"sample; add reporters after it",
     )
     require(
-        min(map(len, (sigmas, steps, blocks, per_distance, step_shares))) > 0,
-        "sigmas, steps, blocks, per_distance and step_shares must each give at least one candidate",
+        min(map(len, (sigmas, steps, blocks, per_distance, step_shares, least_distances))) > 0,
+        "sigmas, steps, blocks, per_distance, step_shares and least_distances must each give at least one candidate",
     )
     require(min(step_shares) > 0, f"step_shares must be positive, got {list(step_shares)}; 1 and 0.5 are usual")
     context = simulation.context
@@ -155,6 +167,12 @@ def tune_driving(
             f"{np.shape(starts)}; give frames of all atoms of the Simulation",
         )
         before = context.getState(positions=True, velocities=True)
+    require(
+        start_weights is None
+        or (starts is not None and np.shape(start_weights) == (len(starts),) and min(start_weights) > 0),
+        f"start_weights must be positive, one for each of starts, got {np.shape(start_weights)} for "
+        f"{0 if starts is None else len(starts)} starts",
+    )
     start_time, start_step = context.getTime(), context.getStepCount()
     trials: list[Trial] = []
     candidates: dict[str, Sequence[float]] = {
@@ -163,15 +181,25 @@ def tune_driving(
         "drivenSteps": steps,
         "drivenStepsPerDistance": per_distance,
         "stepsPerPerturbation": blocks,
+        "leastDrivenDistance": least_distances,
     }
-    for name, values in candidates.items():
+    varied = {name: values for name, values in candidates.items() if len(values) > 1}
+    settled = {name: values[0] for name, values in candidates.items() if name not in varied}
+    setting = integrator.getDriving() | settled
+    require(
+        setting["stepsPerPerturbation"] <= setting["drivenSteps"],
+        f"blocks and steps: of {list(blocks)} and {list(steps)} nothing fits the other, nor what is set; give steps of "
+        f"at least a block",
+    )
+    integrator.setDriving(**setting)
+    for name, values in (varied or {"sigma": sigmas}).items():
         best: Trial | None = None
         for value in values:
             setting = {**integrator.getDriving(), name: value}
             if setting["stepsPerPerturbation"] > setting["drivenSteps"]:
                 continue
             integrator.setDriving(**setting)
-            trial = _try(simulation, n_jumps, starts)
+            trial = _try(simulation, n_jumps, starts, start_weights)
             trials.append(trial)
             if best is None or trial.speed > best.speed:
                 best = trial
@@ -194,32 +222,41 @@ def _step_size(integrator: LatentIntegrator) -> float:
     return float(size if size > 0 else integrator.getIntegrator(0).getStepSize().value_in_unit(picosecond))
 
 
-def _try(simulation: Simulation, n_jumps: int, starts: np.ndarray | None) -> Trial:
+def _try(
+    simulation: Simulation, n_jumps: int, starts: np.ndarray | None, start_weights: Sequence[float] | None
+) -> Trial:
     """Make jumps with relaxation between them and take their measure."""
     integrator, context = simulation.integrator, simulation.context
     if starts is not None and integrator.getStepsUntilJump() == 0:
         integrator.step(1)  # past a jump from elsewhere, which counts for nothing
     first = integrator.getNumJumps()
-    started = time.process_time()
-    while integrator.getNumJumps() < first + n_jumps:
+    seconds: list[float] = []  # of each jump
+    began = time.process_time()
+    while len(seconds) < n_jumps:
         if starts is not None:
-            context.setPositions(starts[(integrator.getNumJumps() - first) % len(starts)])
+            context.setPositions(starts[len(seconds) % len(starts)])
             context.applyConstraints(integrator.getConstraintTolerance())
             context.applyVelocityConstraints(integrator.getConstraintTolerance())
         integrator.step(integrator.getJumpInterval() if starts is None else integrator.getStepsUntilJump() + 1)
-    seconds = time.process_time() - started
+        if integrator.getNumJumps() > first + len(seconds):
+            now = time.process_time()
+            seconds.append(now - began)
+            began = now
     records = list(integrator.getJumpRecords(first))
+    acceptances = [record.acceptance for record in records]
     gains = [
         record.acceptance * _squared_distance(record._from, record.to, integrator._getSlowPeriods(record.bundle))
         for record in records
     ]
+    weights = np.ones(n_jumps) if start_weights is None else np.resize(start_weights, n_jumps)
+    seconds_per_jump = float(np.average(seconds, weights=weights))
     driving = integrator.getDriving()
     return Trial(
         **driving | {"drivingStepSize": _step_size(integrator)},
         n_jumps=n_jumps,
-        acceptance=sum(record.acceptance for record in records) / n_jumps,
-        seconds_per_jump=seconds / n_jumps,
-        speed=sum(gains) / seconds,
+        acceptance=float(np.average(acceptances, weights=weights)),
+        seconds_per_jump=seconds_per_jump,
+        speed=float(np.average(gains, weights=weights)) / seconds_per_jump,
     )
 
 

@@ -14,12 +14,17 @@ inline void writeDriving(OpenMM::SerializationNode& node, const Driving& driving
     node.setDoubleProperty("stepSize", driving.stepSize);
     node.setDoubleProperty("friction", driving.friction);
     node.setDoubleProperty("stepsPerDistance", driving.stepsPerDistance);
+    node.setDoubleProperty("leastDistance", driving.leastDistance);
 }
 
 inline Driving readDriving(const OpenMM::SerializationNode& node) {
-    return {node.getIntProperty("numSteps"),    node.getIntProperty("stepsPerPerturbation"),
-            node.getDoubleProperty("sigma"),    node.getDoubleProperty("stepSize"),
-            node.getDoubleProperty("friction"), node.getDoubleProperty("stepsPerDistance", 0)};
+    return {node.getIntProperty("numSteps"),
+            node.getIntProperty("stepsPerPerturbation"),
+            node.getDoubleProperty("sigma"),
+            node.getDoubleProperty("stepSize"),
+            node.getDoubleProperty("friction"),
+            node.getDoubleProperty("stepsPerDistance", 0),  // not in version 3 and before
+            node.getDoubleProperty("leastDistance", 0)};    // not in version 4 and before
 }
 
 }  // namespace OpenMMLatent

@@ -114,6 +114,8 @@ void LatentIntegrator::setDriving(const Driving& value) {
     if (!(value.stepsPerDistance >= 0))
         throw OpenMMException("driven steps per distance must not be negative, got " +
                               to_string(value.stepsPerDistance));
+    if (!(value.leastDistance >= 0))
+        throw OpenMMException("least driven distance must not be negative, got " + to_string(value.leastDistance));
     driving = value;
     driving.numSteps = value.numBlocks() * value.stepsPerPerturbation;
 }
@@ -144,7 +146,7 @@ vector<string> LatentIntegrator::getThresholdNames() {
 }
 
 vector<string> LatentIntegrator::getRefusalReasons() {
-    return {"nan", "energy", "force", "constraint", "chirality", "omega", "bond", "clash", "work", "metropolis"};
+    return {"nan", "energy", "force", "constraint", "chirality", "omega", "bond", "clash", "work", "metropolis", "near"};
 }
 
 long long LatentIntegrator::getNumRefused(const string& reason) const {

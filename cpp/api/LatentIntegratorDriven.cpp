@@ -54,6 +54,23 @@ vector<string> parametersOf(const LatentRestraintForce& restraint) {
     return names;
 }
 
+/** The way from a drive's begin to its end along each slow coordinate, the short way round where one is an angle. */
+vector<double> wayOf(const JumpRecord& record, const vector<double>& periods) {
+    vector<double> way;
+    for (size_t i = 0; i < record.from.size(); i++) {
+        double distance = record.to[i] - record.from[i];
+        way.push_back(periods[i] > 0 ? distance - periods[i] * round(distance / periods[i]) : distance);
+    }
+    return way;
+}
+
+double lengthOf(const vector<double>& way) {
+    double squared = 0;
+    for (double one : way)
+        squared += one * one;
+    return sqrt(squared);
+}
+
 /** Whether the positions have gone to pieces: what an exception in mid-drive is most often about. */
 bool hasBlownUp(ContextImpl& context) {
     const double farthest = 1e4;  // nm
@@ -141,15 +158,8 @@ double LatentIntegrator::driveAlong(JumpRecord& record, bool isStructure) {
     if (!(stepSize > 0))
         throw OpenMMException("a driven jump needs a step size, and the relaxation integrator has none yet; give "
                               "drivingStepSize");
-    // The short way round where a coordinate is an angle.
-    vector<double> way;
-    double squared = 0;
-    for (int i = 0; i < restraint.getNumSlow(); i++) {
-        double period = restraint.getBundle().slowPeriods[i], distance = record.to[i] - record.from[i];
-        way.push_back(period > 0 ? distance - period * round(distance / period) : distance);
-        squared += way.back() * way.back();
-    }
-    Driving whole = driving.over(sqrt(squared));
+    vector<double> way = wayOf(record, restraint.getBundle().slowPeriods);
+    Driving whole = driving.over(lengthOf(way));
     auto setCentre = [&](double fraction) {
         for (int i = 0; i < restraint.getNumSlow(); i++)
             context->setParameter(restraint.getTargetParameter(i), record.from[i] + fraction * way[i]);
@@ -189,7 +199,6 @@ bool LatentIntegrator::attemptExact(JumpRecord& record) {
     if (!(used > 0) || (own >= 0 && fabs(own - used) > 1e-6 * own))
         throw OpenMMException("exact mode needs the relaxation's own temperature, " + to_string(own) + " K, got " +
                               to_string(used) + " K; leave temperature out of createIntegrator");
-    drawVelocities(-record.number);
     record.start = restraints[record.bundle]->getSlow(*context);
     double uniform = kernel.getAs<LatentJumpKernel>().proposeExact(record.start, driving.sigma, seed, record);
     if (uniform > 1) {
@@ -197,6 +206,12 @@ bool LatentIntegrator::attemptExact(JumpRecord& record) {
         record.reason = "metropolis";  // the first centre fell beyond half a period, where no restraint would hold it
         return false;
     }
+    if (uniform >= 0 && lengthOf(wayOf(record, restraint.getBundle().slowPeriods)) < driving.leastDistance) {
+        record.work = NAN;
+        record.reason = "near";  // the way back is as near: no pair of places is driven one way alone
+        return false;
+    }
+    drawVelocities(-record.number);
     record.work = uniform < 0 ? NAN : driveAlong(record, false);
     if (isnan(record.work)) {
         record.reason = "nan";

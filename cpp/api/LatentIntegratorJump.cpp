@@ -177,8 +177,8 @@ void LatentIntegrator::finish(Jump& jump) {
     else
         as(kernel).restore(*context);
     auto start = chrono::steady_clock::now();
-    // In exact mode whatever the outcome: velocities that depend on it would bias the ensemble.
-    if (mode == Exact || (record.accepted && redrawsVelocities))
+    // In exact mode whatever a drive's outcome: velocities that depend on it would bias the ensemble.
+    if ((mode == Exact && record.reason != "near") || (record.accepted && redrawsVelocities))
         drawVelocities(record.number, mode == Exact);
     else if (record.accepted)
         context->applyVelocityConstraints(getConstraintTolerance());  // the constrained bonds point elsewhere now

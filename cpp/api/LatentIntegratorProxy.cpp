@@ -35,7 +35,7 @@ public:
 
     void serialize(const void* object, SerializationNode& node) const override {
         const LatentIntegrator& integrator = *reinterpret_cast<const LatentIntegrator*>(object);
-        node.setIntProperty("version", 4);
+        node.setIntProperty("version", 5);
         node.setIntProperty("jumpInterval", integrator.getJumpInterval());
         node.setIntProperty("mode", integrator.getMode());
         node.setIntProperty("realisation", integrator.getRealisation());
@@ -62,7 +62,7 @@ public:
 
     void* deserialize(const SerializationNode& node) const override {
         int version = node.getIntProperty("version");
-        if (version < 2 || version > 4)
+        if (version < 2 || version > 5)
             throw OpenMMException("LatentIntegrator: the XML was written by another version of openmm-latent; make it "
                                   "anew with createIntegrator");
         auto integrator = make_unique<LatentIntegrator>(node.getChildNode("Relaxation").decodeObject<Integrator>(),

@@ -20,8 +20,9 @@ namespace OpenMMLatent {
 
 namespace {
 
-// 2: without the number of proposals; 3: without the driven steps for each unit of way.
-const int Version = 4, OldestVersion = 2;
+// 2: without the number of proposals; 3: without the driven steps for each unit of way; 4: without the least distance,
+// and the refusals for it.
+const int Version = 5, OldestVersion = 2;
 const char* const OtherBundles =
     "was written with other bundles, or another number of them; give createIntegrator the models that were in use then";
 
@@ -80,9 +81,11 @@ void LatentIntegrator::loadCheckpoint(istream& stream) {
     long long jumps = readNumber(stream), sinceJump = readNumber(stream);
     map<string, long long> refused;
     for (auto& reason : getRefusalReasons())
-        refused[reason] = readNumber(stream);
+        refused[reason] = version < 5 && reason == "near" ? 0 : readNumber(stream);
     Driving saved;
-    size_t size = version < 4 ? offsetof(Driving, stepsPerDistance) : sizeof(saved);
+    size_t size = version < 4   ? offsetof(Driving, stepsPerDistance)
+                  : version < 5 ? offsetof(Driving, leastDistance)
+                                : sizeof(saved);
     if (!stream.read((char*) &saved, (streamsize) size))
         throw OpenMMException("the checkpoint ends inside the LatentIntegrator's part; it is truncated");
     long long proposals = version == OldestVersion ? 1 : readNumber(stream);
@@ -131,7 +134,7 @@ void LatentIntegrator::deserializeParameters(const SerializationNode& node) {
         throw OpenMMException(string("the State ") + OtherBundles);
     map<string, long long> refused;
     for (auto& reason : getRefusalReasons())
-        refused[reason] = node.getChildNode("Refused").getLongProperty(reason);
+        refused[reason] = node.getChildNode("Refused").getLongProperty(reason, 0);  // not all in older versions
     vector<string> states;
     for (auto& child : node.getChildNode("ModelStates").getChildren())
         states.push_back(fromHex(child.getStringProperty("bytes")));

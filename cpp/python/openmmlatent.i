@@ -176,13 +176,14 @@ public:
             self->setStructureTerms({bonds, chiralCentres, omegas, heavyAtoms});
         }
         void _setDriving(int numSteps, int stepsPerPerturbation, double sigma, double stepSize, double friction,
-                         double stepsPerDistance) {
-            self->setDriving({numSteps, stepsPerPerturbation, sigma, stepSize, friction, stepsPerDistance});
+                         double stepsPerDistance, double leastDistance) {
+            self->setDriving(
+                {numSteps, stepsPerPerturbation, sigma, stepSize, friction, stepsPerDistance, leastDistance});
         }
         std::vector<double> _getDriving() const {
             const OpenMMLatent::Driving& driving = self->getDriving();
             return {(double) driving.numSteps, (double) driving.stepsPerPerturbation, driving.sigma, driving.stepSize,
-                    driving.friction, driving.stepsPerDistance};
+                    driving.friction, driving.stepsPerDistance, driving.leastDistance};
         }
         std::vector<double> _getSlowPeriods(int index) const {
             return self->getBundle(index).slowPeriods;
@@ -206,7 +207,7 @@ def getThresholds(self):
 
 def getDriving(self):
     """Return how jumps are driven: the keywords of setDriving and their values."""
-    steps, block, sigma, step_size, friction, per_distance = self._getDriving()
+    steps, block, sigma, step_size, friction, per_distance, least = self._getDriving()
     return {
         "drivenSteps": int(steps),
         "stepsPerPerturbation": int(block),
@@ -214,6 +215,7 @@ def getDriving(self):
         "drivingStepSize": step_size,
         "drivingFriction": friction,
         "drivenStepsPerDistance": per_distance,
+        "leastDrivenDistance": least,
     }
 
 def setDriving(self, **changes):

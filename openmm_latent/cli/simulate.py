@@ -37,6 +37,9 @@ def simulate(
     driven_steps_per_distance: Annotated[
         float, typer.Option(help="Further ones for each unit of way along the slow coordinates.")
     ] = 0.0,
+    least_driven_distance: Annotated[
+        float, typer.Option(help="Exact mode: leave nearer proposals to MD [slow units].")
+    ] = 0.0,
     steps_per_perturbation: Annotated[int, typer.Option(help="MD steps between two moves of the restraint.")] = 2,
     sigma: Annotated[
         float | None, typer.Option(help="Width of the driving restraint.", show_default="0.15 slow units, or 0.02 nm")
@@ -99,6 +102,7 @@ def simulate(
         realisation=realisation,
         driven_steps=driven_steps,
         driven_steps_per_distance=driven_steps_per_distance,
+        least_driven_distance=least_driven_distance,
         steps_per_perturbation=steps_per_perturbation,
         sigma=sigma,
         driving_timestep=driving_timestep,

@@ -240,6 +240,7 @@ def _tuned(ensemble: EnsembleConfig, run_round: RunRound, tell: Callable[[str], 
         "driving_timestep": chosen["drivingStepSize"],
         "driving_friction": chosen.get("drivingFriction", 1.0),  # of a record by a version before
         "driven_steps_per_distance": chosen.get("drivenStepsPerDistance", 0.0),
+        "least_driven_distance": chosen.get("leastDrivenDistance", 0.0),
     }
     return replace(ensemble, run=ensemble.run | driving | {"is_tuned": False})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,7 +35,8 @@ def read_jumps(files: Sequence[Path]) -> dict[str, Any] | None:
         return None
     rows = [row for file in files for row in _rows(file, "jumps (--jumps)", _JUMP_COLUMNS, "a LatentReporter")]
     require(len(rows) > 0, f"jumps (--jumps) {files[0]} has no rows; the run made no jump yet, or leave it out")
-    worked = [row for row in rows if row.get("work_kj_per_mol")]
+    # neither of jumps that were not driven nor of drives that blew up
+    worked = [row for row in rows if math.isfinite(_number(row.get("work_kj_per_mol") or "nan", files[0]))]
     acceptances = [_number(row["acceptance"], files[0]) for row in rows if row.get("acceptance")]
     return {
         "n_jumps": len(rows),

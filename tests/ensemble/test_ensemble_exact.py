@@ -79,6 +79,7 @@ def finished(campaign: EnsembleConfig) -> tuple[Round, list[str]]:
         small = replace(gldp.CONFIGS["tiny"], encoder_steps=20, decoder_steps=20, validate_every=20)
         patch.setitem(gldp.CONFIGS, "tiny", small)
         few = {"sigmas": (0.3, 0.4), "steps": (10,), "blocks": (1,), "per_distance": (2.0,), "step_shares": (0.5,)}
+        few |= {"least_distances": (0.1,)}
         patch.setattr(hybrid, "tune_driving", partial(tune_driving, n_jumps=2, **few))
         # a C++ compiler takes a minute; its own tests have it
         patch.setattr(adaptive_module, "compile_bundle", lambda path, out, device: shutil.copy(path, out))
@@ -113,6 +114,7 @@ def test_a_round_is_tuned_once_and_its_walkers_driven_alike(
             assert one["steps_per_perturbation"] == chosen["stepsPerPerturbation"] == 1
             assert one["driving_timestep"] == chosen["drivingStepSize"] == 0.001
             assert one["driven_steps_per_distance"] == chosen["drivenStepsPerDistance"] == 2.0
+            assert one["least_driven_distance"] == chosen["leastDrivenDistance"] == 0.1
             assert one["driving_friction"] == chosen["drivingFriction"] == 0.5
     # the walker that tuned is thrown away
     folders = [str(table.parent.relative_to(campaign.out)) for table in find_runs([campaign.out])]

@@ -287,6 +287,7 @@ class Setting:
     step_size: float = 0.005
     friction: float = 1.0
     steps_per_distance: float = 0.0
+    least_distance: float = 0.0
     relax_steps: int = 20
     relax_step_size: float = 0.0025
     relax_friction: float = 5.0
@@ -300,6 +301,8 @@ LARGE = Setting(steps=10, block=2, step_size=0.03, n_jumps=1500)
 HUGE = Setting(steps=8, block=1, sigma=0.35, step_size=0.09, relax_steps=4, n_jumps=2500)
 #: Drives whose length is that of the way.
 PACED = Setting(steps=5, block=5, steps_per_distance=30.0)
+#: Nothing is driven but from well to well, or across most of a ring.
+FAR = Setting(least_distance=0.6)
 #: Hardly any friction: after a quarter of the harmonic period the velocities that a jump left have become positions.
 BALLISTIC = Setting(
     steps=11, block=11, sigma=0.6, step_size=0.01, friction=0.01,
@@ -368,6 +371,7 @@ def make_simulation(target: Target, bundle: Path, setting: Setting, seed: int, m
         drivingStepSize=setting.step_size,
         drivingFriction=setting.friction,
         drivenStepsPerDistance=setting.steps_per_distance,
+        leastDrivenDistance=setting.least_distance if mode == "exact" else 0.0,
     )
     simulation = app.Simulation(topology, system, integrator, mm.Platform.getPlatformByName("Reference"))
     simulation.context.setPositions(positions)

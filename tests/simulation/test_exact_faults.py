@@ -74,10 +74,21 @@ FAULTS = {
     "LangevinMiddle drives": KICK_FIRST + PROTOCOL_WORK,
     "protocol work": PROTOCOL_WORK,
     "longer drives one way round alone": [
-        (DRIVEN, "driving.over(sqrt(squared))", "driving.over(way[0] > 0 ? sqrt(squared) : 0)")
+        (DRIVEN, "driving.over(lengthOf(way))", "driving.over(way[0] > 0 ? lengthOf(way) : 0)")
     ],
     "velocities redrawn on refusal alone": [
-        (JUMP, "if (mode == Exact || (record.accepted && redrawsVelocities))", "if (!record.accepted)")
+        (
+            JUMP,
+            'if ((mode == Exact && record.reason != "near") || (record.accepted && redrawsVelocities))',
+            'if (!record.accepted && record.reason != "near")',
+        )
+    ],
+    "near ways left to MD in one direction alone": [
+        (
+            DRIVEN,
+            "lengthOf(wayOf(record, restraint.getBundle().slowPeriods)) < driving.leastDistance",
+            "fabs(record.to[0] - record.from[0]) < (record.to[0] > record.from[0] ? driving.leastDistance : 0)",
+        )
     ],
 }
 
@@ -137,6 +148,7 @@ TARGETS = {"double well": kd.DOUBLE_WELL, "harmonic": kd.HARMONIC}
 SETTINGS = {
     "small": replace(kd.SMALL, n_jumps=500),
     "paced": replace(kd.PACED, n_jumps=1500),
+    "far": replace(kd.FAR, least_distance=1.8, n_jumps=1500),
     "huge": kd.HUGE,
     "ballistic": kd.BALLISTIC,
     "near": replace(kd.SMALL, steps=10, block=1, sigma=0.3, step_size=0.01, relax_steps=4, n_jumps=3000),
@@ -147,6 +159,7 @@ CASES = [
     ("sign of the proposal ratio", "double well", "small", ""),
     ("LangevinMiddle drives", "double well", "small", ""),
     ("longer drives one way round alone", "double well", "paced", ""),
+    ("near ways left to MD in one direction alone", "double well", "far", ""),
     # The step's error goes untested: nothing to see at small steps, see below.
     ("protocol work", "harmonic", "huge", ""),
     # Velocities matter only where friction has not made them forgotten.

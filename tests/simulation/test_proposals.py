@@ -263,36 +263,50 @@ def test_checkpoints_and_states_carry_it(simulate, tmp_path):
         assert (second.integrator.getNumProposals(), second.integrator.getNumJumps()) == (6, 2)
 
 
-def test_checkpoints_and_states_of_the_version_before_are_read(simulate, tmp_path):
+def older_checkpoint(checkpoint: bytes, version: int) -> bytes:
+    """Return a checkpoint as a version before wrote it."""
+    # version, length of the bundles' fingerprint; it, phase and tally; how jumps are driven; number of proposals
+    start = checkpoint.index(struct.pack("<qq", 5, 16))
+    driving = start + 16 + 16 + 8 * (2 + len(LatentIntegrator.getRefusalReasons()))
+    number = driving + 48
+    assert checkpoint[number - 16 : number + 8] == struct.pack("<ddq", 60.0, 0.5, 1)
+    assert LatentIntegrator.getRefusalReasons()[-1] == "near"
+    tally = checkpoint[start + 8 : driving - 8]  # without those that were too near, last of all reasons
+    driven = checkpoint[driving : number - (8 if version == 4 else 16)]
+    rest = checkpoint[number + (8 if version == 2 else 0) :]
+    return checkpoint[:start] + struct.pack("<q", version) + tally + driven + rest
+
+
+def older_state(xml: str) -> str:
+    """Return the XML of a State as version 2 wrote it."""
+    start = xml.rindex("<", 0, xml.index("bundles="))
+    older = xml[start:]
+    later = ('numProposals="1" ', 'stepsPerDistance="60" ', 'leastDistance=".5" ', 'near="0" ')
+    for old, new in (('version="5"', 'version="2"'), *((text, "") for text in later)):
+        assert old in older
+        older = older.replace(old, new, 1)
+    return xml[:start] + older
+
+
+def test_checkpoints_and_states_of_versions_before_are_read(simulate):
     first = simulate(toys.Counter(HEAVY, SIZE), drivenStepsPerDistance=60.0)
+    first.integrator.setDriving(leastDrivenDistance=0.5)
     first.step(25)
     checkpoint = first.context.createCheckpoint()
-    # version, length of the bundles' fingerprint; it, phase and tally; how jumps are driven; number of proposals
-    start = checkpoint.index(struct.pack("<qq", 4, 16))
-    number = start + 16 + 16 + 8 * (2 + len(LatentIntegrator.getRefusalReasons())) + 40
-    assert checkpoint[number - 8 : number + 8] == struct.pack("<dq", 60.0, 1)
-    cut = checkpoint[start + 8 : number - 8]  # version 3 had no steps for each unit of way, version 2 no proposals
-    third = checkpoint[:start] + struct.pack("<q", 3) + cut + checkpoint[number:]
-    older = checkpoint[:start] + struct.pack("<q", 2) + cut + checkpoint[number + 8 :]
     state = first.context.getState(positions=True, velocities=True, integratorParameters=True)
-    xml = mm.XmlSerializer.serialize(state)
-    start = xml.rindex("<", 0, xml.index("bundles="))
-    older_xml = xml[start:].replace('version="4"', 'version="2"', 1).replace('numProposals="1" ', "", 1)
-    older_xml = older_xml.replace('stepsPerDistance="60" ', "", 1)
-    older_xml = xml[:start] + older_xml
-    assert 'version="2"' in older_xml
-    assert "numProposals" not in older_xml
-    assert "stepsPerDistance" not in older_xml
+    xml = older_state(mm.XmlSerializer.serialize(state))
     first.step(20)
-    for load in (
-        lambda context: context.loadCheckpoint(third),
-        lambda context: context.loadCheckpoint(older),
-        lambda context: context.setState(mm.XmlSerializer.deserialize(older_xml)),
+    for load, per_distance in (
+        (lambda context: context.loadCheckpoint(older_checkpoint(checkpoint, 4)), 60.0),
+        (lambda context: context.loadCheckpoint(older_checkpoint(checkpoint, 3)), 0.0),
+        (lambda context: context.loadCheckpoint(older_checkpoint(checkpoint, 2)), 0.0),
+        (lambda context: context.setState(mm.XmlSerializer.deserialize(xml)), 0.0),
     ):
         second = simulate(toys.Counter(HEAVY, SIZE), nProposals=6)
         load(second.context)
         assert (second.integrator.getNumProposals(), second.integrator.getNumJumps()) == (1, 2)
-        assert second.integrator.getDriving()["drivenStepsPerDistance"] == 0.0
+        driving = second.integrator.getDriving()
+        assert (driving["drivenStepsPerDistance"], driving["leastDrivenDistance"]) == (per_distance, 0.0)
         second.step(20)
         assert second.integrator.getNumJumps() == first.integrator.getNumJumps() == 4
 

@@ -354,14 +354,14 @@ def test_xml_keeps_mode_realisation_and_driving(turner, adp):
     integrator = turner.createIntegrator(
         adp[0], toys.langevin(), mode="exact", drivenSteps=60, stepsPerPerturbation=6, sigma=0.3,
         drivingStepSize=1 * unit.femtosecond, drivingFriction=5 / unit.picosecond, proposal={"turn": 2.0},
-        drivenStepsPerDistance=20,
+        drivenStepsPerDistance=20, leastDrivenDistance=0.5,
     )  # fmt: skip
     copied = LatentIntegrator._adopt(mm.XmlSerializer.deserialize(mm.XmlSerializer.serialize(integrator)))
     assert copied.getMode() == LatentIntegrator.Exact
     assert copied.getRealisation() == LatentIntegrator.Steer
     assert copied.getDriving() == {
         "drivenSteps": 60, "stepsPerPerturbation": 6, "sigma": 0.3, "drivingStepSize": 0.001, "drivingFriction": 5.0,
-        "drivenStepsPerDistance": 20.0,
+        "drivenStepsPerDistance": 20.0, "leastDrivenDistance": 0.5,
     }  # fmt: skip
     assert mm.XmlSerializer.serialize(copied) == mm.XmlSerializer.serialize(integrator)
 
@@ -381,6 +381,8 @@ def test_xml_keeps_mode_realisation_and_driving(turner, adp):
         ({"drivingStepSize": -0.1}, "drivingStepSize must be a positive time"),
         ({"drivingFriction": -1.0}, "drivingFriction must be zero or more"),
         ({"drivenStepsPerDistance": -1.0}, "drivenStepsPerDistance must be zero or more MD steps for each unit of way"),
+        ({"mode": "exact", "leastDrivenDistance": -1.0}, "leastDrivenDistance must be zero or a distance"),
+        ({"realisation": "steer", "leastDrivenDistance": 0.5}, "leastDrivenDistance is for mode 'exact', got 0.5"),
         ({"mode": "exact", "proposal": {"leap": 1.0}}, "proposal names the kernel 'leap', but bundle .* has turn"),
         ({"mode": "exact", "proposal": {"turn": -1.0}}, "the weight of 'turn' must be a number, zero or positive"),
         ({"mode": "exact", "proposal": {"turn": 0.0}}, "proposal must give one kernel a positive weight"),
@@ -446,6 +448,7 @@ def test_driving_cannot_be_chosen_too_late(turner, adp):
         ({"sigma": -1.0}, "sigma must be positive"),
         ({"drivenSteps": 2, "stepsPerPerturbation": 5}, "driven steps and steps per perturbation must be at least 1"),
         ({"drivenStepsPerDistance": -1.0}, "driven steps per distance must not be negative"),
+        ({"leastDrivenDistance": -1.0}, "least driven distance must not be negative"),
         ({"width": 1.0}, "setDriving: width is unknown; choose of drivenSteps"),
     ],
 )

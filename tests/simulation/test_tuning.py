@@ -35,24 +35,26 @@ def tune(simulation, **arguments):
                 "blocks": (1, 5),
                 "per_distance": (0.0, 40.0),
                 "step_shares": (1.0, 0.5),
+                "least_distances": (0.0, 0.1),
             }
             | arguments
         ),
     )
 
 
-def test_five_settings_are_varied_in_turn_and_the_fastest_is_in_use(simulation):
+def test_six_settings_are_varied_in_turn_and_the_fastest_is_in_use(simulation):
     tuning = tune(simulation)
-    assert len(tuning.trials) == 10
+    assert len(tuning.trials) == 12
     assert [trial.drivingStepSize for trial in tuning.trials[:2]] == [kd.SMALL.step_size, 0.5 * kd.SMALL.step_size]
     assert [trial.sigma for trial in tuning.trials[2:4]] == [0.1, 0.3]
     assert [trial.drivenSteps for trial in tuning.trials[4:6]] == [10, 30]
     assert [trial.drivenStepsPerDistance for trial in tuning.trials[6:8]] == [0.0, 40.0]
-    assert [trial.stepsPerPerturbation for trial in tuning.trials[8:]] == [1, 5]
+    assert [trial.stepsPerPerturbation for trial in tuning.trials[8:10]] == [1, 5]
+    assert [trial.leastDrivenDistance for trial in tuning.trials[10:]] == [0.0, 0.1]
     # Each choice is kept while the next setting is varied.
     best = max(tuning.trials[2:4], key=lambda trial: trial.speed)
     assert {trial.sigma for trial in tuning.trials[4:]} == {best.sigma}
-    assert tuning.chosen == max(tuning.trials[8:], key=lambda trial: trial.speed)
+    assert tuning.chosen == max(tuning.trials[10:], key=lambda trial: trial.speed)
     driving = simulation.integrator.getDriving()
     assert {name: driving[name] for name in tuning.chosen.setting} == tuning.chosen.setting
 
@@ -67,12 +69,12 @@ def test_driven_steps_too_long_to_be_accepted_are_halved(simulation):
 
 def test_trials_measure_what_they_say(simulation):
     tuning = tune(simulation, n_jumps=40)
-    assert simulation.integrator.getNumJumps() == 10 * 40
+    assert simulation.integrator.getNumJumps() == 12 * 40
     for trial in tuning.trials:
         assert 0 < trial.acceptance < 1
         assert trial.seconds_per_jump > 0
         assert trial.speed > 0
-    records = list(simulation.integrator.getJumpRecords(9 * 40))
+    records = list(simulation.integrator.getJumpRecords(11 * 40))
     last = tuning.trials[-1]
     assert last.acceptance == pytest.approx(sum(record.acceptance for record in records) / 40)
     gain = sum(record.acceptance * (record.to[0] - record._from[0]) ** 2 for record in records)
@@ -82,7 +84,15 @@ def test_trials_measure_what_they_say(simulation):
 def test_a_setting_at_which_nothing_is_accepted_is_not_chosen(simulation):
     """Drives of steps beyond stability are all refused."""
     simulation.integrator.setDriving(drivingStepSize=0.05)
-    tuning = tune(simulation, sigmas=(0.01, 0.4), steps=(10,), blocks=(2,), per_distance=(0.0,), step_shares=(1.0,))
+    tuning = tune(
+        simulation,
+        sigmas=(0.01, 0.4),
+        steps=(10,),
+        blocks=(2,),
+        per_distance=(0.0,),
+        step_shares=(1.0,),
+        least_distances=(0.0,),
+    )
     assert tuning.trials[0].acceptance < 0.05
     assert tuning.chosen.sigma == 0.4
 
@@ -108,7 +118,7 @@ def test_starts_are_taken_in_turn_and_the_frame_is_put_back(tmp_path):
     mirrored = frame.copy()
     mirrored[1:, 0] = 2 * frame[0, 0] - frame[1:, 0]
     tuning = tune(simulation, starts=np.array([frame, mirrored]), n_jumps=6)
-    assert len(tuning.trials) == 10
+    assert len(tuning.trials) == 12
     starts = [record.start[0] for record in simulation.integrator.getJumpRecords(0)][-6:]
     assert np.sign(starts).tolist() == [np.sign(starts[0]), -np.sign(starts[0])] * 3
     after = simulation.context.getState(positions=True, velocities=True)
@@ -138,8 +148,40 @@ def test_a_checkpoint_keeps_what_was_tuned(simulation, bundle):
 
 def test_blocks_longer_than_the_drive_are_left_out(simulation):
     simulation.integrator.setDriving(drivenSteps=10, stepsPerPerturbation=1)
-    tuning = tune(simulation, sigmas=(0.2,), steps=(10,), blocks=(2, 20), per_distance=(0.0,), step_shares=(1.0,))
-    assert [trial.stepsPerPerturbation for trial in tuning.trials] == [1, 1, 1, 1, 2]
+    tuning = tune(
+        simulation,
+        sigmas=(0.2,),
+        steps=(10,),
+        blocks=(2, 20),
+        per_distance=(0.0,),
+        step_shares=(1.0,),
+        least_distances=(0.0,),
+    )
+    assert [trial.stepsPerPerturbation for trial in tuning.trials] == [2]
+
+
+def test_what_has_one_candidate_is_set_and_not_tried(simulation):
+    alone = {"sigmas": (0.2,), "steps": (10,), "blocks": (2,), "per_distance": (3.0,), "step_shares": (0.5,)}
+    tuning = tune(simulation, **alone, least_distances=(0.1,))
+    expected = {"drivenSteps": 10, "stepsPerPerturbation": 2, "sigma": 0.2, "drivenStepsPerDistance": 3.0}
+    expected |= {"drivingStepSize": 0.5 * kd.SMALL.step_size, "leastDrivenDistance": 0.1}
+    assert len(tuning.trials) == 1
+    assert tuning.chosen.setting == simulation.integrator.getDriving() == expected | {"drivingFriction": 1.0}
+    with pytest.raises(LatentError, match=r"blocks and steps: of \[20\] and \[10\] nothing fits"):
+        tune(simulation, **alone | {"blocks": (20,)})
+
+
+def test_weights_of_starts_count_in_every_mean(tmp_path):
+    bundle = kd.export(kd.DOUBLE_WELL, tmp_path / "bad.latent.pt")
+    simulation = kd.make_simulation(kd.DOUBLE_WELL, bundle, replace(kd.SMALL, relax_steps=2), seed=3)
+    simulation.step(5)
+    frame = simulation.context.getState(positions=True).getPositions(asNumpy=True)._value
+    mirrored = frame.copy()
+    mirrored[1:, 0] = 2 * frame[0, 0] - frame[1:, 0]
+    tuning = tune(simulation, starts=np.array([frame, mirrored]), start_weights=(3.0, 1.0), n_jumps=6)
+    last = [record.acceptance for record in simulation.integrator.getJumpRecords(0)][-6:]
+    assert tuning.trials[-1].acceptance == pytest.approx(np.average(last, weights=[3, 1, 3, 1, 3, 1]))
+    assert tuning.trials[-1].acceptance != pytest.approx(np.mean(last))
 
 
 def test_the_record_is_json(simulation, tmp_path):
@@ -158,14 +200,19 @@ def test_angles_are_measured_the_short_way_round():
     ("arguments", "sentence"),
     [
         ({"n_jumps": 0}, "n_jumps must be at least 1, got 0"),
-        ({"sigmas": ()}, "sigmas, steps, blocks, per_distance and step_shares must each give at least one candidate"),
+        (
+            {"sigmas": ()},
+            "sigmas, steps, blocks, per_distance, step_shares and least_distances must each give at least one candidate",
+        ),
         ({"step_shares": (0.0,)}, "step_shares must be positive, got"),
         (
             {"starts": np.zeros((3, 4, 3))},
             r"starts must be finite and of shape \(n_starts, n_particles=2, 3\) .* \(3, 4,",
         ),
         ({"starts": np.zeros((0, 2, 3))}, "starts must be finite and of shape"),
-        ({"blocks": (100,)}, "stepsPerPerturbation: no candidate of .* fits the others"),
+        ({"blocks": (100,)}, r"blocks and steps: of \[100\] and \[10, 30\] nothing fits"),
+        ({"blocks": (100, 200)}, "stepsPerPerturbation: no candidate of .* fits the others"),
+        ({"start_weights": (1.0,)}, r"start_weights must be positive, one for each of starts, got \(1,\) for 0 starts"),
     ],
 )
 def test_what_tuning_refuses(simulation, arguments, sentence):

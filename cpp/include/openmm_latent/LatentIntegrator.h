@@ -31,6 +31,7 @@ struct Driving {
     double stepSize = 0;          /**< [ps]; 0 means the relaxation integrator's own */
     double friction = 1.0;        /**< [1/ps] */
     double stepsPerDistance = 0;  /**< further MD steps for each unit of way along the slow coordinates */
+    double leastDistance = 0;     /**< exact mode drives to no proposal that is nearer: such ways are left to MD */
 
     int numBlocks() const { return numSteps / stepsPerPerturbation; }
     /** The same for a drive over some distance; the way back is as long, so that it has its reverse. */
@@ -62,7 +63,8 @@ struct StructureTerms {
  * may draw several candidates at once, of which the first that passes is taken. By steering:
  * a LatentRestraintForce drives the system to where the module leads. A refused jump leaves the Context as it was, bit
  * for bit. In exact mode a proposal on the slow coordinates is driven to, and stands or falls by a Metropolis test on
- * the work; velocities are drawn anew whatever its outcome.
+ * the work; velocities are drawn anew whatever its outcome. A proposal nearer than Driving::leastDistance is refused
+ * before anything moves: whether it is so depends on the distance alone, which is that of the way back.
  */
 class OPENMM_LATENT_EXPORT LatentIntegrator : public OpenMM::CompoundIntegrator {
 public:

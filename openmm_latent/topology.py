@@ -76,7 +76,8 @@ def _is_hydrogen(atom: Atom) -> bool:
     return atom.element is not None and atom.element.symbol == "H"
 
 
-def _neighbours(topology: Topology) -> dict[int, list[int]]:
+def bonded_neighbours(topology: Topology) -> dict[int, list[int]]:
+    """Return the atoms bonded to each atom, by index; an atom without bonds gives an empty list when it is asked for."""
     neighbours: dict[int, list[int]] = defaultdict(list)
     for first, second in topology.bonds():
         neighbours[first.index].append(second.index)
@@ -210,7 +211,7 @@ def find_riders(topology: Topology, model_atoms: Sequence[int]) -> list[list[int
         there are no two.
     """
     place = {index: i for i, index in enumerate(model_atoms)}
-    neighbours = _neighbours(topology)
+    neighbours = bonded_neighbours(topology)
     holders = {}  # what is carried -> the model atom that it hangs on
     for atom in topology.atoms():
         if atom.index not in place and _is_hydrogen(atom):
@@ -247,7 +248,7 @@ def whole_parents(topology: Topology, model_atoms: Sequence[int], reference: np.
         (n_model_atoms, 3) [nm] of the reference structure.
     """
     place = {index: i for i, index in enumerate(model_atoms)}
-    neighbours = _neighbours(topology)
+    neighbours = bonded_neighbours(topology)
     parents = [-1] * len(model_atoms)
     molecule = np.full(len(model_atoms), -1)
 
@@ -337,7 +338,7 @@ def find_structure(topology: Topology) -> Structure:
     that carries an oxygen, bonded to a nitrogen of another residue.
     """
     atoms = list(topology.atoms())
-    neighbours = _neighbours(topology)
+    neighbours = bonded_neighbours(topology)
     structure = Structure(bonds=[[first.index, second.index] for first, second in topology.bonds()])
     structure.heavy_atoms = heavy_atoms(topology)
     for residue in topology.residues():

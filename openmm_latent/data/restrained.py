@@ -20,7 +20,7 @@ from openmm_latent.data.platforms import choose_platform
 from openmm_latent.errors import LatentError, require
 from openmm_latent.geometry import dihedrals, superpose
 from openmm_latent.metrics.violations import CLOSE_CUTOFF, MAX_OMEGA_DEVIATION, chirality_violations, clash_counts
-from openmm_latent.topology import CAPS, find_structure, whole_positions
+from openmm_latent.topology import CAPS, bonded_neighbours, find_structure, whole_positions
 
 #: Of the harmonic restraint of each Cα [kJ/mol/nm^2]: 1 kT is 1 pm^2 away.
 STIFFNESS = 10_000.0
@@ -246,10 +246,7 @@ class RestrainedMinimiser:
         One whose heavy atom has three other neighbours lies opposite to these. Modeller may leave it on the side of the
         others where atoms are crowded, and minimisation would then turn the centre inside out.
         """
-        near: dict[int, list[int]] = {}
-        for first, second in self.topology.bonds():
-            near.setdefault(first.index, []).append(second.index)
-            near.setdefault(second.index, []).append(first.index)
+        near = bonded_neighbours(self.topology)
         heavy = set(self.heavy.tolist())
         self.hydrogens = np.array([i for i in range(len(positions)) if i not in heavy], dtype=np.int64)
         corners = []
@@ -372,22 +369,20 @@ def _require_whole(topology: app.Topology) -> None:
 
 def _require_hung(topology: app.Topology) -> None:
     """Refuse atoms of a System that nothing places: each hydrogen wants three heavy atoms that hang together."""
-    neighbours: dict[int, list[app.topology.Atom]] = {}
-    for first, second in topology.bonds():
-        neighbours.setdefault(first.index, []).append(second)
-        neighbours.setdefault(second.index, []).append(first)
+    neighbours = bonded_neighbours(topology)
+    hydrogens = {atom.index for atom in topology.atoms() if atom.element is app.element.hydrogen}
     for atom in topology.atoms():
         where = f"{atom.name} of residue {atom.residue.name} {atom.residue.id}"
         require(
             atom.element is not None,
             f"top (--top) has {where}, which has no element; virtual sites cannot be relaxed here",
         )
-        if atom.element is not app.element.hydrogen:
+        if atom.index not in hydrogens:
             continue
-        near = neighbours.get(atom.index, [])
-        reached = {one.index for one in near}
+        near = neighbours[atom.index]
+        reached = set(near)
         for _ in range(2):
-            reached |= {one.index for i in reached for one in neighbours[i] if one.element is not app.element.hydrogen}
+            reached |= {one for i in reached for one in neighbours[i] if one not in hydrogens}
         require(
             len(near) == 1 and len(reached) >= 3,
             f"top (--top) has the hydrogen {where} with {len(near)} bonds and {len(reached)} heavy atoms in reach; it "

@@ -6,12 +6,11 @@ on the first part of it. Its slow coordinate is the one torsion that makes up th
 wherever data was, and how drives go is tuned on frames of that data, half of them of the rare state, weighted by what
 the states' shares are there; all of that ends before production.
 
-The series is the slowest TICA coordinate (lag 100 ps) of that MD's backbone torsions: phi of Leu 5, with a share of
-psi of Leu 2. Its independent samples are N / (-1 + 2 sum rho), and none where one of its two states is never visited:
-a run that stays in one of them samples its fluctuations alone. That measure knows plain MD by a few visits of the rare
-state. So there is a second one: MD from frames of the rare state, as the exact walkers left them, until it is left;
-with the rate k of leaving and the share p of the state, plain MD has k / (2 (1 - p)) independent samples a time. The
-exact walkers' own are then their changes of state, divided by 4 p (1 - p).
+The series is the slowest TICA coordinate (lag 100 ps) of that MD's backbone torsions; it is psi of Leu 2 that turns.
+Its independent samples are N / (-1 + 2 sum rho), and none where one of its two states is never visited: a run that
+stays in one of them samples its fluctuations alone. That measure knows little of plain MD, which changes state but a
+few times. So changes of state are counted beside it, between the outer halves of the way between the two states'
+centres: of two Poisson counts follows an interval of the ratio, which says how sure the gain is.
 
 Guarded runs are reweighted; what they know of the rare state is worth p (1 - p) / error(p)² independent samples. They
 cannot gain much here: the ratio of two populations follows from crossings both ways inside relaxations, and the way
@@ -63,19 +62,17 @@ TOP = MD / "pentapeptide-impl-solv.pdb"
 TEMPERATURE, TIMESTEP, HYDROGEN_MASS = 300.0, 0.004, 3.0
 SPACING = 0.01  # [ns] between frames of the MD
 LAG_FRAMES = 10  # of TICA, 100 ps
-STATE = State.parse("phi[5]>0")
+STATE = State.parse("-120<psi[2]<60")  # degrees; the rare side of the slowest mode
 #: Before tuning: drives without friction lose nothing to the bath, and half the relaxation's step is a faithful one.
 UNTUNED = {
-    "drivenSteps": 100, "drivenStepsPerDistance": 700.0, "stepsPerPerturbation": 2,
+    "drivenSteps": 100, "drivenStepsPerDistance": 1000.0, "stepsPerPerturbation": 2,
     "drivingFriction": 0.0, "drivingStepSize": 0.002, "leastDrivenDistance": 1.0,
 }  # fmt: skip
 CANDIDATES = {
-    "step_shares": (1.0,), "sigmas": (0.05, 0.08, 0.12), "steps": (100,), "per_distance": (350.0, 700.0, 1400.0),
-    "blocks": (2,), "least_distances": (0.0, 1.0),
+    "step_shares": (1.0,), "sigmas": (0.05, 0.08), "steps": (100,), "per_distance": (500.0, 1000.0, 2000.0),
+    "blocks": (2,), "least_distances": (1.0,),
 }  # fmt: skip
-N_STARTS = 30  # of each state, for each candidate
-RARE_PHI = 3  # of the four phi angles, that of Leu 5; rare where it is positive
-N_ESCAPES = 12  # of plain MD from the rare state, in each of two processes
+N_STARTS = 40  # of each state, for each candidate
 
 
 def reference_md(nanoseconds: float) -> mdtraj.Trajectory:
@@ -112,31 +109,44 @@ def trained_bundle(seen: mdtraj.Trajectory, anew: bool) -> Path:
 
 
 class SlowMode:
-    """The slowest TICA coordinate of the MD, and the rare side of Leu 5."""
+    """The slowest TICA coordinate of some MD, and the two states that it tells apart."""
 
-    def __init__(self, runs: list[mdtraj.Trajectory]):
-        features = [self._features(run) for run in runs]
-        self.model = TICA(lagtime=LAG_FRAMES, dim=1).fit(features).fetch_model()
-        series = np.concatenate([self.model.transform(f)[:, 0] for f in features])
-        self.border = float(cluster_centres(series[:, None], 2, seed=1).mean())
+    def __init__(self, run: mdtraj.Trajectory):
+        features = self._features(run)
+        self.model = TICA(lagtime=LAG_FRAMES, dim=1).fit([features]).fetch_model()
+        series = self.model.transform(features)[:, 0]
+        self.centres = np.sort(cluster_centres(series[:, None], 2, seed=1)[:, 0])
         self.timescale = float(self.model.timescales()[0] * SPACING)
         self.edges = np.linspace(series.min() - 0.2, series.max() + 0.2, 31)
+        self.rare = int(self.sides(series).mean() < 0.5)
 
     @staticmethod
     def _features(trajectory: mdtraj.Trajectory) -> np.ndarray:
         angles = np.concatenate([mdtraj.compute_phi(trajectory)[1], mdtraj.compute_psi(trajectory)[1]], axis=1)
         return np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
 
+    def sides(self, series: np.ndarray) -> np.ndarray:
+        """Return on which side each frame is, 0 or 1; one from the middle half of the way stays where it came from."""
+        way = (series - self.centres[0]) / (self.centres[1] - self.centres[0])
+        known = np.where(way < 0.25, 0, np.where(way > 0.75, 1, -1))
+        known[0] = int(way[0] > 0.5) if known[0] < 0 else known[0]
+        last = np.maximum.accumulate(np.where(known >= 0, np.arange(len(known)), 0))
+        return known[last]
+
+    def is_rare(self, run: mdtraj.Trajectory) -> np.ndarray:
+        """Return which frames are in the rarer state, (n_frames,) bool."""
+        return self.sides(self.model.transform(self._features(run))[:, 0]) == self.rare
+
     def measure(self, runs: list[mdtraj.Trajectory]) -> dict:
-        """Return what runs are worth: independent samples of the mode, visits of the rare state, its share."""
+        """Return what runs are worth: independent samples of the mode, changes of state, share of the rarer one."""
         series = [self.model.transform(self._features(run))[:, 0] for run in runs]
-        sides = np.concatenate(series) > self.border
-        rare = [mdtraj.compute_phi(run)[1][:, RARE_PHI] > 0 for run in runs]
+        rare = [self.sides(one) == self.rare for one in series]
+        share = float(np.concatenate(rare).mean())
         return {
             "frames": [len(one) for one in series],
-            "independent_samples": 0.0 if sides.all() or not sides.any() else float(effective_sample_size(series)),
-            "changes_of_phi_5": int(sum((np.diff(one.astype(int)) != 0).sum() for one in rare)),
-            "share_of_phi_5_positive": float(np.concatenate(rare).mean()),
+            "independent_samples": 0.0 if share in (0.0, 1.0) else float(effective_sample_size(series)),
+            "changes_of_state": int(sum((np.diff(one.astype(int)) != 0).sum() for one in rare)),
+            "share_of_rare_state": share,
             "histogram": np.histogram(np.concatenate(series), self.edges)[0],
         }
 
@@ -241,48 +251,13 @@ def gain(samples: float, seconds: float, of_md: dict) -> float | None:
     return samples / seconds / of_md["per_cpu_second"] if of_md["per_cpu_second"] > 0 else None
 
 
-def leave_rare_state(starts: np.ndarray, seed: int) -> dict:
-    """Run plain MD from each start, (n, n_atoms, 3) [nm], until Leu 5 has left the rare state for two frames."""
-    torch.set_num_threads(1)
-    topology = mdtraj.load_topology(TOP)
-    steps = round(1000 * SPACING / TIMESTEP)
-    times = []
-    for number, start in enumerate(starts):
-        simulation = make_simulation(None, start, seed + number)
-        n_frames = n_outside = 0
-        while n_outside < 2:
-            simulation.step(steps)
-            n_frames += 1
-            positions = simulation.context.getState(positions=True).getPositions(asNumpy=True)._value
-            phi = mdtraj.compute_phi(mdtraj.Trajectory(positions, topology))[1][0, RARE_PHI]
-            n_outside = 0 if phi > 0 else n_outside + 1
-        times.append((n_frames - 1) * SPACING)
-    return {"ns": times}
-
-
-def rate_of_leaving(walked: list[np.ndarray], topology: mdtraj.Topology, seed: int) -> dict:
-    """Return how often plain MD leaves the rare state, 1/ns, with 95 % limits of so many events."""
-    frames = np.concatenate(walked)
-    rare = np.flatnonzero(mdtraj.compute_phi(mdtraj.Trajectory(frames, topology))[1][:, RARE_PHI] > 0)
-    chosen = np.random.default_rng(seed).choice(rare, 2 * N_ESCAPES, replace=False)
-    halves = [(frames[chosen[i::2]], 1000 * (seed + i)) for i in range(2)]
-    with multiprocessing.get_context("spawn").Pool(2) as pool:
-        times = [ns for found in pool.starmap(leave_rare_state, halves, chunksize=1) for ns in found["ns"]]
-    n, total = len(times), sum(times)
-    low, high = (float(stats.chi2.ppf(q, 2 * n) / (2 * total)) for q in (0.025, 0.975))
-    return {"times_ns": times, "per_ns": n / total, "interval": [low, high]}
-
-
-def by_changes(exact: dict, leaving: dict, seconds_per_ns: float) -> dict:
-    """Return independent samples a CPU-second by changes of state: exact mode, plain MD, and how many times more."""
-    p, changes = exact["share_of_phi_5_positive"], exact["changes_of_phi_5"]
-    walkers = changes / (4 * p * (1 - p)) / exact["cpu_seconds"]
-    md = leaving["per_ns"] / (2 * (1 - p)) / seconds_per_ns
-    # two Poisson counts: a ratio of rates has the interval of a beta distribution
-    n = len(leaving["times_ns"])
-    shares = stats.beta.ppf((0.025, 0.975), (changes, changes + 1), (n + 1, n))
-    interval = [float(walkers / md * share / (1 - share) * n / changes) for share in shares]
-    return {"exact_per_cpu_second": walkers, "md_per_cpu_second": md, "gain": walkers / md, "interval": interval}
+def gain_by_changes(exact: dict, plain: dict) -> dict:
+    """Return how many times as often a CPU-second the exact mode changes state, with 95 % limits."""
+    n, m = exact["changes_of_state"], plain["changes_of_state"]
+    ratio = plain["cpu_seconds"] / exact["cpu_seconds"]
+    # given both counts' sum, one of them is binomial; Clopper and Pearson's limits of its share
+    low, high = stats.beta.ppf(0.025, n, m + 1), stats.beta.ppf(0.975, n + 1, m)
+    return {"gain": ratio * n / max(m, 1), "interval": [float(ratio * x / (1 - x)) for x in (low, high)]}
 
 
 def guarded_run(bundle: Path, folder: Path, nanoseconds: float, seed: int) -> dict:
@@ -304,7 +279,7 @@ def guarded_run(bundle: Path, folder: Path, nanoseconds: float, seed: int) -> di
         return told | {"refused": rare.refusals}
     p = rare.population
     error = (rare.high - rare.low) / 4.0
-    return told | {"share_of_phi_5_positive": p, "error": error, "independent_samples": p * (1 - p) / error**2}
+    return told | {"share_of_rare_state": p, "error": error, "independent_samples": p * (1 - p) / error**2}
 
 
 def main() -> None:
@@ -321,8 +296,8 @@ def main() -> None:
     reference = reference_md(options.md_ns)
     seen = reference[: round(options.training_ns / SPACING)]
     bundle = trained_bundle(seen, options.anew)
-    is_rare = mdtraj.compute_phi(seen)[1][:, RARE_PHI] > 0
-    starts = [seen.xyz[len(seen) // 4], seen.xyz[np.flatnonzero(is_rare)[is_rare.sum() // 2]]]
+    is_rare = SlowMode(seen).is_rare(seen)
+    starts = [seen.xyz[np.flatnonzero(side)[side.sum() // 2]] for side in (~is_rare, is_rare)]
     out = WORK / f"model_{inspect_bundle(bundle)['sha256'][:12]}_seed{options.seed}_relaxation{options.relaxation}"
     out.mkdir(exist_ok=True)
 
@@ -332,9 +307,8 @@ def main() -> None:
     tuning = stage("tuning", lambda: tuned(bundle, seen, is_rare, options.seed + 100, options.relaxation))
     walks = stage("walks", lambda: both_walks(bundle, starts, options, tuning["setting"], out))
     walked = [np.load(out / f"walk_{i}.npy") for i in range(2)]
-    leaving = stage("leaving", lambda: rate_of_leaving(walked, reference.topology, options.seed))
     seconds_per_ns = float(np.mean([w["md_cpu_seconds_per_ns"] for w in walks]))
-    mode = SlowMode([reference])
+    mode = SlowMode(reference)
     plain = mode.measure([reference])
     plain |= {"ns": options.md_ns, "cpu_seconds": options.md_ns * seconds_per_ns}
     plain["per_cpu_second"] = plain["independent_samples"] / plain["cpu_seconds"]
@@ -342,6 +316,7 @@ def main() -> None:
     exact["cpu_seconds"] = sum(w["cpu_seconds"] for w in walks)
     exact["jsd_nats_to_md"] = float(jsd(exact["histogram"], plain["histogram"]))
     exact["gain"] = gain(exact["independent_samples"], exact["cpu_seconds"], plain)
+    exact["gain_by_changes"] = gain_by_changes(exact, plain)
     exact |= {"walks": walks, "tuning": tuning}
     guarded = {}
     if options.guarded_ns > 0:
@@ -351,10 +326,12 @@ def main() -> None:
         "exact_wlall",
         {
             "settings": vars(options),
-            "slow_mode": {"timescale_ns": mode.timescale, "border": mode.border, "edges": mode.edges.tolist()},
+            "slow_mode": {
+                "timescale_ns": mode.timescale,
+                "centres": mode.centres.tolist(),
+                "edges": mode.edges.tolist(),
+            },
             **told,
-            "MD leaves the rare state": leaving,
-            "by changes of state": by_changes(exact, leaving, seconds_per_ns),
             "guarded": guarded,
         },
     )

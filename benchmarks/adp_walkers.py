@@ -97,7 +97,9 @@ def tune(bundle: Path, seed: int) -> Tuning:
     torch.set_num_threads(1)
     simulation = make_simulation(bundle, seed)
     simulation.integrator.step(RELAXATION)
-    return tune_driving(simulation)
+    # Confined walkers undo a relaxation and draw velocities anew, which takes velocities drawn before it, too: at every
+    # jump, and not only where something is driven.
+    return tune_driving(simulation, least_distances=(0.0,))
 
 
 def walk(bundle: Path, seed: int, cpu_seconds: float, *, confined_to: int | None = None, **driving) -> Walk:

@@ -9,8 +9,9 @@ the states' shares are there; all of that ends before production.
 The series is the slowest TICA coordinate (lag 100 ps) of that MD's backbone torsions; it is psi of Leu 2 that turns.
 Its independent samples are N / (-1 + 2 sum rho), and none where one of its two states is never visited: a run that
 stays in one of them samples its fluctuations alone. That measure knows little of plain MD, which changes state but a
-few times. So changes of state are counted beside it, between the outer halves of the way between the two states'
-centres: of two Poisson counts follows an interval of the ratio, which says how sure the gain is.
+few times. So entries into the rarer state are counted beside it, from the outer quarter of the way between the two
+states' centres to the other one: taken for Poisson counts, which are no more even than theirs, they say how sure the
+gain is.
 
 Guarded runs are reweighted; what they know of the rare state is worth p (1 - p) / error(p)² independent samples. They
 cannot gain much here: the ratio of two populations follows from crossings both ways inside relaxations, and the way
@@ -20,6 +21,7 @@ into the rare state is crossed no sooner after a jump than in plain MD.
 """
 
 import argparse
+import hashlib
 import multiprocessing
 import time
 from pathlib import Path
@@ -76,13 +78,13 @@ N_STARTS = 40  # of each state, for each candidate
 
 
 def reference_md(nanoseconds: float) -> mdtraj.Trajectory:
-    """Return plain MD of that length, made or as far as it had come."""
+    """Return plain MD of that length, made, or taken up where it was left."""
     config = GenerateConfig(
         temperature=TEMPERATURE, duration=1000 * nanoseconds, frame_spacing=1000 * SPACING, equilibration=200.0,
         timestep=TIMESTEP, friction=1.0, hydrogen_mass=HYDROGEN_MASS, seed=101,
     )  # fmt: skip
     (file,) = generate(shared_data("wlall") / TOP.name, MD, config, platform="Reference")
-    return mdtraj.load(file, top=TOP)
+    return mdtraj.load(file, top=TOP)[: round(nanoseconds / SPACING)]
 
 
 def trained_bundle(seen: mdtraj.Trajectory, anew: bool) -> Path:
@@ -138,14 +140,14 @@ class SlowMode:
         return self.sides(self.model.transform(self._features(run))[:, 0]) == self.rare
 
     def measure(self, runs: list[mdtraj.Trajectory]) -> dict:
-        """Return what runs are worth: independent samples of the mode, changes of state, share of the rarer one."""
+        """Return what runs are worth: independent samples of the mode, entries into the rarer state, its share."""
         series = [self.model.transform(self._features(run))[:, 0] for run in runs]
         rare = [self.sides(one) == self.rare for one in series]
         share = float(np.concatenate(rare).mean())
         return {
             "frames": [len(one) for one in series],
             "independent_samples": 0.0 if share in (0.0, 1.0) else float(effective_sample_size(series)),
-            "changes_of_state": int(sum((np.diff(one.astype(int)) != 0).sum() for one in rare)),
+            "entries_into_rare_state": int(sum((np.diff(one.astype(int)) > 0).sum() for one in rare)),
             "share_of_rare_state": share,
             "histogram": np.histogram(np.concatenate(series), self.edges)[0],
         }
@@ -209,14 +211,14 @@ def walk(
     simulation = make_simulation(bundle, start, seed, relaxation, driving)
     integrator = simulation.integrator
     integrator.step(relaxation)
-    frames, first = [], integrator.getNumJumps()
+    frames, records = [], []
     began = time.process_time()
     while time.process_time() - began < cpu_seconds:
         simulation.step(relaxation)
         frames.append(simulation.context.getState(positions=True).getPositions(asNumpy=True)._value.astype(np.float32))
+        records += integrator.getJumpRecords(integrator.getNumJumps() - 1)
     spent = time.process_time() - began
     np.save(out, np.array(frames))
-    records = list(integrator.getJumpRecords(first))
     return {
         "acceptance": float(np.mean([record.acceptance for record in records])),
         "driven": float(np.mean([record.reason != "near" for record in records])),
@@ -246,18 +248,31 @@ def both_walks(bundle: Path, starts: list[np.ndarray], options: argparse.Namespa
         )
 
 
+def stages_folder(bundle: Path, options: argparse.Namespace) -> Path:
+    """Return where stages keep what they found with this model and these settings."""
+    settings = [inspect_bundle(bundle)["sha256"], UNTUNED, CANDIDATES, N_STARTS, options.cpu_seconds]
+    digest = hashlib.sha256(repr(settings).encode()).hexdigest()[:12]
+    out = WORK / f"stages_{digest}_seed{options.seed}_relaxation{options.relaxation}"
+    out.mkdir(exist_ok=True)
+    return out
+
+
 def gain(samples: float, seconds: float, of_md: dict) -> float | None:
     """Return how many times more independent samples a CPU-second brings than plain MD."""
     return samples / seconds / of_md["per_cpu_second"] if of_md["per_cpu_second"] > 0 else None
 
 
-def gain_by_changes(exact: dict, plain: dict) -> dict:
-    """Return how many times as often a CPU-second the exact mode changes state, with 95 % limits."""
-    n, m = exact["changes_of_state"], plain["changes_of_state"]
+def gain_by_entries(exact: dict, plain: dict) -> dict:
+    """Return how many times as often a CPU-second the exact mode enters the rarer state; None where nothing bounds it.
+
+    Given the sum of two Poisson counts one of them is binomial: the 95 % limits are those of Clopper and Pearson.
+    """
+    n, m = exact["entries_into_rare_state"], plain["entries_into_rare_state"]
     ratio = plain["cpu_seconds"] / exact["cpu_seconds"]
-    # given both counts' sum, one of them is binomial; Clopper and Pearson's limits of its share
-    low, high = stats.beta.ppf(0.025, n, m + 1), stats.beta.ppf(0.975, n + 1, m)
-    return {"gain": ratio * n / max(m, 1), "interval": [float(ratio * x / (1 - x)) for x in (low, high)]}
+    low = stats.beta.ppf(0.025, n, m + 1) if n else 0.0
+    high = stats.beta.ppf(0.975, n + 1, m) if m else None
+    limits = [None if x is None else float(ratio * x / (1 - x)) for x in (low, high)]
+    return {"gain": ratio * n / m if m else None, "interval": limits}
 
 
 def guarded_run(bundle: Path, folder: Path, nanoseconds: float, seed: int) -> dict:
@@ -279,7 +294,7 @@ def guarded_run(bundle: Path, folder: Path, nanoseconds: float, seed: int) -> di
         return told | {"refused": rare.refusals}
     p = rare.population
     error = (rare.high - rare.low) / 4.0
-    return told | {"share_of_rare_state": p, "error": error, "independent_samples": p * (1 - p) / error**2}
+    return told | {"share_of_state": p, "error": error, "independent_samples": p * (1 - p) / error**2}
 
 
 def main() -> None:
@@ -298,8 +313,7 @@ def main() -> None:
     bundle = trained_bundle(seen, options.anew)
     is_rare = SlowMode(seen).is_rare(seen)
     starts = [seen.xyz[np.flatnonzero(side)[side.sum() // 2]] for side in (~is_rare, is_rare)]
-    out = WORK / f"model_{inspect_bundle(bundle)['sha256'][:12]}_seed{options.seed}_relaxation{options.relaxation}"
-    out.mkdir(exist_ok=True)
+    out = stages_folder(bundle, options)
 
     def stage(name: str, make) -> dict:
         return kept(out / f"{name}.json", make, options.anew)
@@ -310,13 +324,14 @@ def main() -> None:
     seconds_per_ns = float(np.mean([w["md_cpu_seconds_per_ns"] for w in walks]))
     mode = SlowMode(reference)
     plain = mode.measure([reference])
-    plain |= {"ns": options.md_ns, "cpu_seconds": options.md_ns * seconds_per_ns}
+    ns = len(reference) * SPACING
+    plain |= {"ns": ns, "cpu_seconds": ns * seconds_per_ns}
     plain["per_cpu_second"] = plain["independent_samples"] / plain["cpu_seconds"]
     exact = mode.measure([mdtraj.Trajectory(frames, reference.topology) for frames in walked])
     exact["cpu_seconds"] = sum(w["cpu_seconds"] for w in walks)
     exact["jsd_nats_to_md"] = float(jsd(exact["histogram"], plain["histogram"]))
     exact["gain"] = gain(exact["independent_samples"], exact["cpu_seconds"], plain)
-    exact["gain_by_changes"] = gain_by_changes(exact, plain)
+    exact["gain_by_entries"] = gain_by_entries(exact, plain)
     exact |= {"walks": walks, "tuning": tuning}
     guarded = {}
     if options.guarded_ns > 0:

@@ -96,6 +96,16 @@ class HybridConfig:
             f"tuning is for mode 'exact', got mode {self.mode!r}; leave --tune out",
         )
         require(
+            0 <= self.least_driven_distance < float("inf"),
+            f"least_driven_distance must be zero or a distance in units of the slow coordinates, got "
+            f"{self.least_driven_distance}; try 0.5",
+        )
+        require(
+            self.least_driven_distance == 0 or self.mode == "exact",
+            f"least_driven_distance is for mode 'exact', got {self.least_driven_distance} in mode {self.mode!r}; leave "
+            f"it out (--least-driven-distance)",
+        )
+        require(
             self.driving_timestep is None or self.driving_timestep > 0,
             f"driving_timestep must be positive, got {self.driving_timestep} ps; leave it out to drive at timestep",
         )

@@ -186,8 +186,8 @@ class LatentModel:
             ones take their time. A model without slow coordinates has no use for it.
         leastDrivenDistance : float
             Exact mode drives to no proposal that is nearer, in units of the slow coordinates: within a state MD is the
-            cheaper way. Such a jump is refused as "near" before anything moves. Frames stay Boltzmann, since the way
-            back is as near.
+            cheaper way. Such a jump is refused as "near" before anything moves, and velocities stay as they are. Frames
+            stay Boltzmann, since the way back is as near.
         proposal : dict of str to float, optional
             Weights of the model's proposal kernels in exact mode, such as {"lag": 0.5, "independence": 0.5}; a kernel
             that is not named gets none. By default as the model was trained.

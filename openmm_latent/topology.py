@@ -77,7 +77,7 @@ def _is_hydrogen(atom: Atom) -> bool:
 
 
 def bonded_neighbours(topology: Topology) -> dict[int, list[int]]:
-    """Return the atoms bonded to each atom, by index; an atom without bonds gives an empty list when it is asked for."""
+    """Return the atoms bonded to each atom, by index; one without bonds gives an empty list when it is asked for."""
     neighbours: dict[int, list[int]] = defaultdict(list)
     for first, second in topology.bonds():
         neighbours[first.index].append(second.index)

@@ -29,18 +29,22 @@ class Trial:
 
     Attributes
     ----------
-    drivenSteps, drivenStepsPerDistance, stepsPerPerturbation, sigma, drivingStepSize, drivingFriction, \
-leastDrivenDistance
-        The setting; sizes in ps, the friction in 1/ps.
+    drivenSteps, drivenStepsPerDistance, stepsPerPerturbation, sigma
+        The setting, as far as it has no unit of time.
+    drivingStepSize, drivingFriction
+        The rest of it [ps, 1/ps].
     n_jumps : int
         Jumps tried.
     acceptance : float
-        Mean of their acceptance probabilities, by `start_weights` as all means; zero for those that were too near to be driven.
+        Mean of their acceptance probabilities, by `start_weights` as all means; zero for those that were too near to be
+        driven.
     seconds_per_jump : float
         Mean CPU time of one [s], relaxation included.
     speed : float
         Mean of acceptance times squared distance between the two centres, per CPU-second: how fast the slow coordinates
         would diffuse by jumps alone [squared slow coordinates / s].
+    leastDrivenDistance
+        Of the setting, too.
     """
 
     drivenSteps: int
@@ -49,11 +53,11 @@ leastDrivenDistance
     sigma: float
     drivingStepSize: float
     drivingFriction: float
-    leastDrivenDistance: float
     n_jumps: int
     acceptance: float
     seconds_per_jump: float
     speed: float
+    leastDrivenDistance: float = 0.0  # not in records of before
 
     @property
     def setting(self) -> dict[str, float]:
@@ -97,7 +101,8 @@ def tune_driving(
 
     One after another, six settings are varied while the others stay: the driven steps' size, the restraint's width,
     the driven steps, those for each unit of way, the steps per perturbation, and the least distance that is driven over
-    rather than left to MD; the friction stays, and what has one candidate is set before all. The size comes first since its error is work as well, the more the larger the molecule: a pentapeptide whose relaxation takes 4 fs
+    rather than left to MD; the friction stays, and what has one candidate is set before all. The size comes first
+    since its error is work as well, the more the larger the molecule: a pentapeptide whose relaxation takes 4 fs
     accepts ten times as many jumps driven at 2 fs.
 
     Each candidate makes jumps with the usual relaxation between them; that with the largest `Trial.speed` is kept. That
@@ -144,7 +149,7 @@ def tune_driving(
         f"tune_driving needs a Simulation whose integrator is a LatentIntegrator in exact mode, got "
         f"{type(integrator).__name__}; make it with LatentModel.createIntegrator(..., mode='exact')",
     )
-    require(n_jumps >= 1, f"n_jumps must be at least 1, got {n_jumps}; 50 is usual")
+    require(1 <= n_jumps <= 10000, f"n_jumps must be at least 1 and at most 10000, got {n_jumps}; 50 is usual")
     require(
         not simulation.reporters,
         f"simulation must have no reporters yet, got {len(simulation.reporters)}: frames of the tuning phase are no "
@@ -167,12 +172,15 @@ def tune_driving(
             f"{np.shape(starts)}; give frames of all atoms of the Simulation",
         )
         before = context.getState(positions=True, velocities=True)
-    require(
-        start_weights is None
-        or (starts is not None and np.shape(start_weights) == (len(starts),) and min(start_weights) > 0),
-        f"start_weights must be positive, one for each of starts, got {np.shape(start_weights)} for "
-        f"{0 if starts is None else len(starts)} starts",
-    )
+    if start_weights is not None:
+        n_starts = 0 if starts is None else len(starts)
+        require(
+            np.shape(start_weights) == (n_starts,)
+            and bool(np.isfinite(start_weights).all())
+            and min(start_weights) > 0,
+            f"start_weights must be positive numbers, one for each of {n_starts} starts, got {list(start_weights)}; "
+            f"leave them out to count all alike",
+        )
     start_time, start_step = context.getTime(), context.getStepCount()
     trials: list[Trial] = []
     candidates: dict[str, Sequence[float]] = {
@@ -185,12 +193,13 @@ def tune_driving(
     }
     varied = {name: values for name, values in candidates.items() if len(values) > 1}
     settled = {name: values[0] for name, values in candidates.items() if name not in varied}
-    setting = integrator.getDriving() | settled
     require(
-        setting["stepsPerPerturbation"] <= setting["drivenSteps"],
-        f"blocks and steps: of {list(blocks)} and {list(steps)} nothing fits the other, nor what is set; give steps of "
-        f"at least a block",
+        min(blocks) <= max(steps),
+        f"blocks and steps: none of {list(blocks)} fits into any of {list(steps)}; give steps of at least a block",
     )
+    setting = integrator.getDriving() | settled
+    if setting["stepsPerPerturbation"] > setting["drivenSteps"]:  # what is varied begins where the other fits
+        setting |= {"drivenSteps": max(steps)} if "drivenSteps" in varied else {"stepsPerPerturbation": min(blocks)}
     integrator.setDriving(**setting)
     for name, values in (varied or {"sigma": sigmas}).items():
         best: Trial | None = None
@@ -230,12 +239,14 @@ def _try(
     if starts is not None and integrator.getStepsUntilJump() == 0:
         integrator.step(1)  # past a jump from elsewhere, which counts for nothing
     first = integrator.getNumJumps()
+    velocities = context.getState(velocities=True).getVelocities(asNumpy=True)
     seconds: list[float] = []  # of each jump
     began = time.process_time()
     while len(seconds) < n_jumps:
         if starts is not None:
             context.setPositions(starts[len(seconds) % len(starts)])
             context.applyConstraints(integrator.getConstraintTolerance())
+            context.setVelocities(velocities)  # or each projection on other constraints would cool them further
             context.applyVelocityConstraints(integrator.getConstraintTolerance())
         integrator.step(integrator.getJumpInterval() if starts is None else integrator.getStepsUntilJump() + 1)
         if integrator.getNumJumps() > first + len(seconds):

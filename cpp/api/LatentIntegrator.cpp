@@ -146,7 +146,8 @@ vector<string> LatentIntegrator::getThresholdNames() {
 }
 
 vector<string> LatentIntegrator::getRefusalReasons() {
-    return {"nan", "energy", "force", "constraint", "chirality", "omega", "bond", "clash", "work", "metropolis", "near"};
+    return {"nan",  "energy", "force", "constraint", "chirality", "omega",
+            "bond", "clash",  "work",  "metropolis", "near"};
 }
 
 long long LatentIntegrator::getNumRefused(const string& reason) const {

@@ -8,6 +8,7 @@
 #include "Bytes.h"
 #include "JumpGuard.h"
 #include "Minimizer.h"
+#include "Relaxation.h"
 #include "openmm/OpenMMException.h"
 #include "openmm/Platform.h"
 #include "openmm/internal/ContextImpl.h"
@@ -177,8 +178,11 @@ void LatentIntegrator::finish(Jump& jump) {
     else
         as(kernel).restore(*context);
     auto start = chrono::steady_clock::now();
-    // In exact mode whatever a drive's outcome: velocities that depend on it would bias the ensemble.
-    if ((mode == Exact && record.reason != "near") || (record.accepted && redrawsVelocities))
+    // In exact mode whatever a drive's outcome: velocities that depend on it would bias the ensemble. Where none was
+    // made they stay, unless nothing else would ever change the energy.
+    bool hasThermostat = findTemperature(getIntegrator(0), *context) >= 0;
+    bool isLeft = record.reason == "near" && hasThermostat;
+    if ((mode == Exact && !isLeft) || (record.accepted && redrawsVelocities))
         drawVelocities(record.number, mode == Exact);
     else if (record.accepted)
         context->applyVelocityConstraints(getConstraintTolerance());  // the constrained bonds point elsewhere now

@@ -36,8 +36,8 @@ class Attempts:
     Attributes
     ----------
     start, end : array of int, (n_jumps,)
-        State of the frame that was left and of the frame to which the drive led; -1 for an end that is in no state, or
-        for a drive that blew up.
+        State of the frame that was left and of the frame to which the drive led; -1 for an end that is in no state, for
+        a drive that blew up, and where nothing was driven since the proposal was near (`leastDrivenDistance`).
     works : array, (n_jumps,)
         W/kT - logProposalRatio, dimensionless; anything where `end` is -1.
     protocol : tuple
@@ -149,7 +149,8 @@ def _check(walkers: Sequence[Attempts], n_states: int) -> None:
         )
         require(
             bool(np.isfinite(walker.works[walker.end >= 0]).all()),
-            "works must be finite wherever end is a state, got NaN or infinity; set end to -1 for drives that blew up",
+            "works must be finite wherever end is a state, got NaN or infinity; set end to -1 for drives that blew up "
+            "and jumps that were not driven",
         )
     start = np.concatenate([walker.start for walker in walkers])
     end = np.concatenate([walker.end for walker in walkers])

@@ -26,7 +26,7 @@ from openmm_latent.data.residue_slots import standard_name
 from openmm_latent.data.sdf import AROMATIC, match_molecule, read_sdf
 from openmm_latent.errors import LatentError, require
 from openmm_latent.nn.residue_geometry import CA, CB, N_SLOTS, RESIDUE_NAMES, UNKNOWN, C, N, residue_tables
-from openmm_latent.topology import SOLVENT, heavy_atoms
+from openmm_latent.topology import SOLVENT, bonded_neighbours, heavy_atoms
 
 #: Token type of a single atom; below it, places in `RESIDUE_NAMES`.
 ATOM = UNKNOWN
@@ -236,14 +236,11 @@ def name_elements(topology: app.Topology, system: openmm.System) -> None:
     """
     _require_fit(system, topology.getNumAtoms())
     masses = [system.getParticleMass(atom.index)._value for atom in topology.atoms()]
-    near: dict[int, list[int]] = {}
-    for first, second in topology.bonds():
-        near.setdefault(first.index, []).append(second.index)
-        near.setdefault(second.index, []).append(first.index)
+    near = bonded_neighbours(topology)
     for atom in topology.atoms():
-        is_light = 0 < masses[atom.index] < _HEAVIEST_HYDROGEN and len(near.get(atom.index, ())) == 1
+        is_light = 0 < masses[atom.index] < _HEAVIEST_HYDROGEN and len(near[atom.index]) == 1
         if is_light if atom.element is None else atom.element == app.element.hydrogen:
-            for parent in near.get(atom.index, ())[:1]:
+            for parent in near[atom.index][:1]:
                 masses[parent] += masses[atom.index] - _HYDROGEN
             masses[atom.index] = _HYDROGEN
     for atom, mass in zip(topology.atoms(), masses, strict=True):

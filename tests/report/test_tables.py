@@ -8,16 +8,17 @@ from openmm_latent.report.tables import read_energies, read_jumps
 
 HEAD = "jump,step,mode,outcome,reason,work_kj_per_mol,acceptance\n"
 ROWS = "1,500,exact,accepted,,1.5,1\n2,1000,exact,refused,metropolis,9.5,0.1\n3,1500,exact,refused,force,,\n"
+ROWS += "4,2000,exact,refused,nan,nan,0\n5,2500,exact,refused,near,,0\n"
 
 
 def test_jumps(tmp_path):
-    (tmp_path / "jumps.csv").write_text(HEAD + ROWS + "4,20")  # the run was killed while it wrote
+    (tmp_path / "jumps.csv").write_text(HEAD + ROWS + "6,20")  # the run was killed while it wrote
     found = read_jumps([tmp_path / "jumps.csv"])
-    assert (found["n_jumps"], found["n_accepted"]) == (3, 1)
-    assert found["reasons"] == {"metropolis": 1, "force": 1}
+    assert (found["n_jumps"], found["n_accepted"]) == (5, 1)
+    assert found["reasons"] == {"metropolis": 1, "force": 1, "nan": 1, "near": 1}
     assert found["work"].tolist() == [1.5, 9.5]
     assert found["is_accepted"].tolist() == [True, False]
-    assert found["mean_acceptance"] == pytest.approx(0.55)
+    assert found["mean_acceptance"] == pytest.approx(1.1 / 4)
     assert read_jumps([]) is None
 
 

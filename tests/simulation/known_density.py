@@ -301,8 +301,10 @@ LARGE = Setting(steps=10, block=2, step_size=0.03, n_jumps=1500)
 HUGE = Setting(steps=8, block=1, sigma=0.35, step_size=0.09, relax_steps=4, n_jumps=2500)
 #: Drives whose length is that of the way.
 PACED = Setting(steps=5, block=5, steps_per_distance=30.0)
-#: Nothing is driven but from well to well, or across most of a ring.
+#: Shorter ways than a third of that from well to well, or a tenth of a ring, are left to MD.
 FAR = Setting(least_distance=0.6)
+#: Hardly anything is driven but from well to well.
+FARTHER = Setting(least_distance=1.4, n_jumps=1500)
 #: Hardly any friction: after a quarter of the harmonic period the velocities that a jump left have become positions.
 BALLISTIC = Setting(
     steps=11, block=11, sigma=0.6, step_size=0.01, friction=0.01,

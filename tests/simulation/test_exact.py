@@ -1,7 +1,7 @@
 """The exact mode against densities known in closed form, with proposal networks that are wrong on purpose.
 
 Every Kolmogorov-Smirnov test joins five seeds, counts correlated frames as their effective size and has a level of 1 in
-1000; there are twenty p-values here, so one false alarm in 50 choices of seeds. The seeds are fixed.
+1000; there are twenty-one p-values here, so one false alarm in 47 choices of seeds. The seeds are fixed.
 """
 
 from dataclasses import replace
@@ -25,6 +25,7 @@ CASES = {
     "double well, longer ways in more steps": (kd.DOUBLE_WELL, kd.PACED),
     "an angle, longer ways in more steps": (kd.RING, kd.PACED),
     "double well, near ways left to MD": (kd.DOUBLE_WELL, kd.FAR),
+    "double well, all ways within a well left to MD": (kd.DOUBLE_WELL, kd.FARTHER),
     "an angle, near ways left to MD": (kd.RING, kd.FAR),
     "harmonic, steps at the edge of stability": (kd.HARMONIC, replace(kd.HUGE, n_jumps=1500)),
     "harmonic, hardly any friction": (kd.HARMONIC, replace(kd.BALLISTIC, n_jumps=1500)),
@@ -55,7 +56,7 @@ def bundle(tmp_path_factory):
 def test_samples_have_the_known_density(bundle, case):
     target, setting = CASES[case]
     chains = kd.sample_seeds(target, bundle(target), setting)
-    assert min(chain.acceptance for chain in chains) > 0.02
+    assert min(chain.acceptance for chain in chains) > (0.02 if setting.least_distance == 0 else 0.005)
     found = kd.pvalues(target, chains)
     assert min(found.values()) > kd.LEVEL, found
 
@@ -95,6 +96,25 @@ def test_a_walk_whose_every_proposal_is_too_near_is_plain_md(bundle, tmp_path):
     assert simulation.integrator.getRefusals()["near"] == simulation.integrator.getNumJumps() == 9
     found = read_jumps([tmp_path / f"{setting.relax_steps}.csv"])
     assert (found["reasons"], len(found["work"]), found["mean_acceptance"]) == ({"near": 9}, 0, 0.0)
+
+
+def test_relaxation_without_a_thermostat_gets_new_velocities_though_all_is_too_near(bundle):
+    topology, system, positions = kd.make_system(kd.DOUBLE_WELL)
+    model = LatentModel(bundle(kd.DOUBLE_WELL))
+    model.addRestraint(system, topology)
+    integrator = model.createIntegrator(
+        topology, mm.VerletIntegrator(0.002), jumpInterval=5, mode="exact", temperature=300, leastDrivenDistance=1e6
+    )
+    simulation = app.Simulation(topology, system, integrator, mm.Platform.getPlatformByName("Reference"))
+    simulation.context.setPositions(positions)
+    simulation.context.setVelocitiesToTemperature(300, 1)
+    energies = []
+    for _ in range(4):
+        simulation.step(5)
+        state = simulation.context.getState(energy=True)
+        energies.append((state.getPotentialEnergy() + state.getKineticEnergy())._value)
+    assert integrator.getRefusals()["near"] == integrator.getNumJumps() == 3
+    assert np.ptp(energies) > 0.1
 
 
 def test_a_drive_that_blows_up_is_refused(bundle):

@@ -79,8 +79,8 @@ FAULTS = {
     "velocities redrawn on refusal alone": [
         (
             JUMP,
-            'if ((mode == Exact && record.reason != "near") || (record.accepted && redrawsVelocities))',
-            'if (!record.accepted && record.reason != "near")',
+            "if ((mode == Exact && !isLeft) || (record.accepted && redrawsVelocities))",
+            "if (!record.accepted && !isLeft)",
         )
     ],
     "near ways left to MD in one direction alone": [
@@ -148,7 +148,7 @@ TARGETS = {"double well": kd.DOUBLE_WELL, "harmonic": kd.HARMONIC}
 SETTINGS = {
     "small": replace(kd.SMALL, n_jumps=500),
     "paced": replace(kd.PACED, n_jumps=1500),
-    "far": replace(kd.FAR, least_distance=1.8, n_jumps=1500),
+    "far": kd.FARTHER,
     "huge": kd.HUGE,
     "ballistic": kd.BALLISTIC,
     "near": replace(kd.SMALL, steps=10, block=1, sigma=0.3, step_size=0.01, relax_steps=4, n_jumps=3000),

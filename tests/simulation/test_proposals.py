@@ -303,6 +303,7 @@ def test_checkpoints_and_states_of_versions_before_are_read(simulate):
         (lambda context: context.setState(mm.XmlSerializer.deserialize(xml)), 0.0),
     ):
         second = simulate(toys.Counter(HEAVY, SIZE), nProposals=6)
+        second.integrator.setDriving(drivenStepsPerDistance=7.0, leastDrivenDistance=0.3)
         load(second.context)
         assert (second.integrator.getNumProposals(), second.integrator.getNumJumps()) == (1, 2)
         driving = second.integrator.getDriving()

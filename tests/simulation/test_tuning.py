@@ -138,12 +138,15 @@ def test_a_jump_that_was_due_is_none_of_a_trials(tmp_path):
 
 
 def test_a_checkpoint_keeps_what_was_tuned(simulation, bundle):
-    simulation.integrator.setDriving(sigma=0.37, drivenSteps=12, stepsPerPerturbation=3)
+    simulation.integrator.setDriving(sigma=0.37, drivenSteps=12, stepsPerPerturbation=3, leastDrivenDistance=0.3)
+    simulation.step(400)
+    assert simulation.integrator.getRefusals()["near"] > 0
     checkpoint = simulation.context.createCheckpoint()
     other = kd.make_simulation(kd.HARMONIC, bundle, kd.SMALL, seed=3)
     assert other.integrator.getDriving()["sigma"] == kd.SMALL.sigma
     other.context.loadCheckpoint(checkpoint)
     assert other.integrator.getDriving() == simulation.integrator.getDriving()
+    assert other.integrator.getRefusals() == simulation.integrator.getRefusals()
 
 
 def test_blocks_longer_than_the_drive_are_left_out(simulation):
@@ -167,7 +170,7 @@ def test_what_has_one_candidate_is_set_and_not_tried(simulation):
     expected |= {"drivingStepSize": 0.5 * kd.SMALL.step_size, "leastDrivenDistance": 0.1}
     assert len(tuning.trials) == 1
     assert tuning.chosen.setting == simulation.integrator.getDriving() == expected | {"drivingFriction": 1.0}
-    with pytest.raises(LatentError, match=r"blocks and steps: of \[20\] and \[10\] nothing fits"):
+    with pytest.raises(LatentError, match=r"blocks and steps: none of \[20\] fits into any of \[10\]"):
         tune(simulation, **alone | {"blocks": (20,)})
 
 
@@ -179,9 +182,20 @@ def test_weights_of_starts_count_in_every_mean(tmp_path):
     mirrored = frame.copy()
     mirrored[1:, 0] = 2 * frame[0, 0] - frame[1:, 0]
     tuning = tune(simulation, starts=np.array([frame, mirrored]), start_weights=(3.0, 1.0), n_jumps=6)
-    last = [record.acceptance for record in simulation.integrator.getJumpRecords(0)][-6:]
-    assert tuning.trials[-1].acceptance == pytest.approx(np.average(last, weights=[3, 1, 3, 1, 3, 1]))
-    assert tuning.trials[-1].acceptance != pytest.approx(np.mean(last))
+    records, weights = list(simulation.integrator.getJumpRecords(0))[-6:], [3, 1, 3, 1, 3, 1]
+    acceptances = [record.acceptance for record in records]
+    gains = [record.acceptance * (record.to[0] - record._from[0]) ** 2 for record in records]
+    trial = tuning.trials[-1]
+    assert trial.acceptance == pytest.approx(np.average(acceptances, weights=weights))
+    assert trial.acceptance != pytest.approx(np.mean(acceptances))
+    assert trial.speed * trial.seconds_per_jump == pytest.approx(np.average(gains, weights=weights))
+
+
+def test_a_candidate_may_fit_what_is_varied_and_not_what_is_set(simulation):
+    simulation.integrator.setDriving(drivenSteps=10, stepsPerPerturbation=5)
+    tuning = tune(simulation, steps=(10, 40), blocks=(20,), n_jumps=2)
+    assert {trial.stepsPerPerturbation for trial in tuning.trials} == {20}
+    assert tuning.chosen.drivenSteps == 40
 
 
 def test_the_record_is_json(simulation, tmp_path):
@@ -199,10 +213,10 @@ def test_angles_are_measured_the_short_way_round():
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"n_jumps": 0}, "n_jumps must be at least 1, got 0"),
+        ({"n_jumps": 0}, "n_jumps must be at least 1 and at most 10000, got 0"),
         (
             {"sigmas": ()},
-            "sigmas, steps, blocks, per_distance, step_shares and least_distances must each give at least one candidate",
+            "per_distance, step_shares and least_distances must each give at least one candidate",
         ),
         ({"step_shares": (0.0,)}, "step_shares must be positive, got"),
         (
@@ -210,9 +224,9 @@ def test_angles_are_measured_the_short_way_round():
             r"starts must be finite and of shape \(n_starts, n_particles=2, 3\) .* \(3, 4,",
         ),
         ({"starts": np.zeros((0, 2, 3))}, "starts must be finite and of shape"),
-        ({"blocks": (100,)}, r"blocks and steps: of \[100\] and \[10, 30\] nothing fits"),
-        ({"blocks": (100, 200)}, "stepsPerPerturbation: no candidate of .* fits the others"),
-        ({"start_weights": (1.0,)}, r"start_weights must be positive, one for each of starts, got \(1,\) for 0 starts"),
+        ({"blocks": (100,)}, r"blocks and steps: none of \[100\] fits into any of \[10, 30\]"),
+        ({"start_weights": (1.0,)}, r"start_weights must be positive numbers, one for each of 0 starts, got \[1.0\]"),
+        ({"n_jumps": 10001}, "n_jumps must be at least 1 and at most 10000, got 10001"),
     ],
 )
 def test_what_tuning_refuses(simulation, arguments, sentence):

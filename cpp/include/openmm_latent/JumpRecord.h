@@ -26,7 +26,7 @@ struct JumpRecord {
     std::vector<double> reached; /**< slow coordinates of the frame to which the drive led, accepted or not */
     std::vector<double> from;    /**< slow coordinates where a drive began: the drawn centre c0 in exact mode */
     std::vector<double> to;      /**< slow coordinates where it was to lead */
-    int drivenSteps = 0;
+    int drivenSteps = 0;         /**< 0 where nothing was driven; the work is NaN then */
     int stepsPerPerturbation = 0;
     double sigma = 0;
     double work = 0;             /**< total work of the drive: change of the total energy less heat */

@@ -142,7 +142,7 @@ public:
 
     long long getNumJumps() const { return numJumps; }
     long long getNumAccepted() const;
-    /** Every reason for which a jump can be refused, in the order in which they are looked at. */
+    /** Every reason for which a jump can be refused; a new one goes last, since checkpoints count them in order. */
     static std::vector<std::string> getRefusalReasons();
     long long getNumRefused(const std::string& reason) const;
     /** Records of the jumps after the one with this number; the last 10000 are kept. */

@@ -67,12 +67,12 @@ LAG_FRAMES = 10  # of TICA, 100 ps
 STATE = State.parse("-120<psi[2]<60")  # degrees; the rare side of the slowest mode
 #: Before tuning: drives without friction lose nothing to the bath, and half the relaxation's step is a faithful one.
 UNTUNED = {
-    "drivenSteps": 100, "drivenStepsPerDistance": 1000.0, "stepsPerPerturbation": 2,
-    "drivingFriction": 0.0, "drivingStepSize": 0.002, "leastDrivenDistance": 1.0,
+    "drivenSteps": 100, "drivenStepsPerDistance": 1000.0, "stepsPerPerturbation": 2, "leastDrivenDistance": 1.0,
+    "drivingFriction": 0.0, "drivingStepSize": 0.002,
 }  # fmt: skip
 CANDIDATES = {
-    "step_shares": (1.0,), "sigmas": (0.05, 0.08), "steps": (100,), "per_distance": (500.0, 1000.0, 2000.0),
-    "blocks": (2,), "least_distances": (1.0,),
+    "step_shares": (1.0,), "sigmas": (0.05,), "steps": (100,), "per_distance": (1000.0, 2000.0), "blocks": (2,),
+    "least_distances": (1.0, 2.0),
 }  # fmt: skip
 N_STARTS = 40  # of each state, for each candidate
 

@@ -221,6 +221,14 @@ def test_ctrl_c_in_a_real_process(tmp_path: Path) -> None:
         ("simulate BUNDLE --top ADP --out OUT --solvent tip3p", "solvent tip3p needs jumps that steer"),
         ("simulate BUNDLE --top ADP --out OUT --mode exact", "needs a model with propose and log_density"),
         ("simulate BUNDLE --top ADP --out OUT --tune", "tuning is for mode 'exact', got mode 'guarded'"),
+        (
+            "simulate BUNDLE --top ADP --out OUT --least-driven-distance 1",
+            "least_driven_distance is for mode 'exact', got",
+        ),
+        (
+            "simulate BUNDLE --top ADP --out OUT --mode exact --least-driven-distance -1",
+            "least_driven_distance must be zero or a distance",
+        ),
         ("simulate BUNDLE --top ADP --out OUT --jump-interval 0", "jump_interval must be at least 1 step, got 0"),
         ("simulate BUNDLE --top ADP --out OUT --format trr", "format must be xtc or dcd, got 'trr'"),
         ("simulate BUNDLE --top ADP --out OUT --duration 0.1", "shorter than one report interval of 500 steps"),

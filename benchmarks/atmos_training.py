@@ -59,7 +59,7 @@ VARIANTS = {
     "pocket": Variant("pocket", 5.0, 700),
     "wlall one level": Variant("wlall", 100.0, 2800, replace(WLALL_CONFIG, upsampling=1)),
     "proteins": Variant("proteins", 2.5, 320, replace(LARGER_CONFIG, turns=True, n_crop=40)),
-    "sixty": Variant("sixty", 2500.0, 200),
+    "sixty": Variant("sixty", 2500.0, 4000),
     "pocket one level": Variant("pocket", 1.0, 700, replace(LARGER_CONFIG, upsampling=1)),
 }
 

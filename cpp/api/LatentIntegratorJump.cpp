@@ -180,8 +180,7 @@ void LatentIntegrator::finish(Jump& jump) {
     auto start = chrono::steady_clock::now();
     // In exact mode whatever a drive's outcome: velocities that depend on it would bias the ensemble. Where none was
     // made they stay, unless nothing else would ever change the energy.
-    bool hasThermostat = findTemperature(getIntegrator(0), *context) >= 0;
-    bool isLeft = record.reason == "near" && hasThermostat;
+    bool isLeft = record.reason == "near" && findTemperature(getIntegrator(0), *context) >= 0;
     if ((mode == Exact && !isLeft) || (record.accepted && redrawsVelocities))
         drawVelocities(record.number, mode == Exact);
     else if (record.accepted)

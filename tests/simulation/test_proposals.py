@@ -243,13 +243,17 @@ def test_copies_carry_it(simulate, clone):
 
 
 def test_an_integrator_of_the_version_before_is_read(simulate):
-    xml = mm.XmlSerializer.serialize(simulate(toys.Identity(HEAVY)).integrator)
-    older = xml.replace(' numProposals="1"', "", 1)
-    position = older.index('type="LatentIntegrator"')
-    older = older[:position] + older[position:].replace('version="4"', 'version="2"', 1)
-    assert older.count("numProposals") == 0
-    assert older != xml
-    assert LatentIntegrator._adopt(mm.XmlSerializer.deserialize(older)).getNumProposals() == 1
+    given = simulate(toys.Identity(HEAVY), drivenStepsPerDistance=60.0).integrator
+    given.setDriving(leastDrivenDistance=0.5)
+    older = mm.XmlSerializer.serialize(given)
+    changes = {'type="LatentIntegrator" version="5"': 'type="LatentIntegrator" version="2"'}
+    changes |= dict.fromkeys((' numProposals="1"', ' stepsPerDistance="60"', ' leastDistance=".5"'), "")
+    for old, new in changes.items():
+        assert older.count(old) == 1
+        older = older.replace(old, new)
+    read = LatentIntegrator._adopt(mm.XmlSerializer.deserialize(older))
+    assert read.getNumProposals() == 1
+    assert read.getDriving() == given.getDriving() | {"drivenStepsPerDistance": 0.0, "leastDrivenDistance": 0.0}
 
 
 def test_checkpoints_and_states_carry_it(simulate, tmp_path):
